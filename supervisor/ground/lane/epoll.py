@@ -1,0 +1,316 @@
+"""The lane's engine: one edge-triggered epoll inside one trio task.
+
+Every socket is registered once, for both directions, and stays registered. An event marks the socket readable or
+writable and resumes the session that owns it, directly. Sockets are closed at the end of the round in which they are
+given up, so a descriptor number is never reused while events of the same batch may still name it. Listeners are
+level-triggered; one that meets EMFILE rests and is counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
+
+import outcome
+import trio
+
+from supervisor.ground.lane.conn import Conn
+from supervisor.ground.lane.sessions import PARKED, TURN_READS, Cancelled, Crashed, Scheduler, park
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+EVENTS_A_ROUND = 256
+ROUNDS_A_VISIT = 32  # polls before trio's other tasks get their turn; a busy round takes about 5 ms
+ACCEPTS_A_ROUND = 16  # per listener, so that a storm of connections does not starve those already here
+SWEEP_SECONDS = 0.1
+REST_SECONDS = 0.1  # how long a listener rests after EMFILE: descriptors come back as connections end
+
+_EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_WRITE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+_LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+Accept = Callable[[socket.socket, Any], Coroutine[Any, Any, None] | None]
+
+
+class Listening:
+    """A listening socket on the lane, stream or datagram. `close` takes it out of the epoll; the socket stays open,
+    for it belongs to the supervisor and to whichever worker polls it next."""
+
+    __slots__ = ("_lane", "paused", "ready", "sock")
+
+    def __init__(self, lane: Lane, sock: socket.socket, ready: Callable[[], None]) -> None:
+        self._lane = lane
+        self.sock = sock
+        self.ready = ready
+        self.paused = False
+
+    def close(self) -> None:
+        self._lane.forget(self)
+
+    def rest(self, seconds: float = REST_SECONDS) -> None:
+        """Stop polling for a while."""
+        self._lane.rest(self, seconds)
+
+
+class Lane(Scheduler):
+    """The scheduler over a real epoll. `run` is the one trio task; everything else is called by sessions."""
+
+    def __init__(self, crashed: Crashed | None = None) -> None:
+        super().__init__(time.monotonic(), crashed)
+        self.wall = time.time()
+        self.epoll = select.epoll()
+        self.conns: dict[int, Conn] = {}
+        self.listening: dict[int, Listening] = {}
+        self.accept_paused = 0  # times a listener had to rest for want of descriptors or memory
+        self.closing: list[socket.socket] = []
+        self._resting: list[tuple[float, Listening]] = []
+        self._asleep = False
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.epoll.register(self._bell, select.EPOLLIN)
+        self._nursery: trio.Nursery | None = None
+
+    # -- sockets
+
+    def adopt(self, sock: socket.socket) -> Conn:
+        """Take a connected (or connecting) socket onto the lane. The session that runs now owns it, until it waits in
+        another (`Conn.attach`)."""
+        sock.setblocking(False)
+        conn = Conn(self, sock)
+        self.conns[conn.fd] = conn
+        self.epoll.register(conn.fd, _EDGE)
+        return conn
+
+    def listen(self, sock: socket.socket, accepted: Accept) -> Listening:
+        """Poll a listening socket; `accepted(socket, address)` returns the coroutine that serves a connection, or None
+        when it has refused it (and closed it)."""
+        sock.setblocking(False)
+        accept, spawn = sock.accept, self.spawn
+
+        def ready() -> None:
+            for _ in range(ACCEPTS_A_ROUND):
+                try:
+                    client, address = accept()
+                except BlockingIOError:
+                    return
+                except OSError as error:
+                    if error.errno in _FULL:
+                        self.accept_paused += 1
+                        listening.rest()
+                        return
+                    continue  # RFC 9293 §3.10.7: one aborted in the queue is its own affair
+                coro = accepted(client, address)
+                if coro is not None:
+                    spawn(coro)
+
+        listening = self.watch(sock, ready)
+        return listening
+
+    def watch(self, sock: socket.socket, ready: Callable[[], None]) -> Listening:
+        """Poll any socket level-triggered and call `ready` when it can be read: datagram sockets, chiefly."""
+        listening = Listening(self, sock, ready)
+        self.listening[sock.fileno()] = listening
+        self.epoll.register(sock.fileno(), select.EPOLLIN)
+        return listening
+
+    def forget(self, listening: Listening) -> None:
+        """Stop polling. Must come before the socket is closed: one that others share would go on firing."""
+        fd = listening.sock.fileno()
+        if self.listening.get(fd) is listening:
+            del self.listening[fd]
+            if not listening.paused:
+                self.epoll.unregister(fd)
+        self._resting = [(due, one) for due, one in self._resting if one is not listening]
+
+    def rest(self, listening: Listening, seconds: float) -> None:
+        """Stop polling a listener for `seconds`."""
+        if not listening.paused and self.listening.get(listening.sock.fileno()) is listening:
+            listening.paused = True
+            self.epoll.unregister(listening.sock.fileno())
+            self._resting.append((self.now + seconds, listening))
+
+    async def connect(self, family: int, address: Any, source: Any = None) -> Conn:
+        """A connection to `address`, from `source` if given. Raises OSError; deadlines are the caller's."""
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if source is not None:
+                sock.bind(source)
+            failure = sock.connect_ex(address)
+            if failure not in (0, errno.EINPROGRESS):
+                raise OSError(failure, os.strerror(failure))
+        except BaseException:
+            sock.close()
+            raise
+        conn = self.adopt(sock)
+        conn.waiter = self.current
+        if failure == 0:
+            conn.writable = True
+            return conn
+        try:
+            conn.writable = False
+            while not conn.writable:
+                await park()
+            failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if failure:
+                raise OSError(failure, os.strerror(failure))
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    # -- the bridge to trio
+
+    async def offload(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        """Run `function` as a real trio task and return its result or raise its error. Cancelling the session cancels
+        the task."""
+        nursery = self._nursery
+        if nursery is None:
+            raise RuntimeError("the lane is not running")
+        session = self.current
+        scope = trio.CancelScope()
+        result: list[outcome.Outcome[T]] = []
+
+        async def task() -> None:
+            with scope:
+                result.append(await outcome.acapture(function, *args))
+            self.wake(session)
+
+        nursery.start_soon(task)
+        try:
+            while not result:
+                await park()
+        except BaseException:
+            scope.cancel()
+            raise
+        return result[0].unwrap()
+
+    def kick(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            os.eventfd_write(self._bell, 1)
+
+    # -- the one trio task
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Drive everything until cancelled; then every session is cancelled and its `finally` blocks run."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._sweeper)
+            task_status.started()
+            try:
+                while True:
+                    self._asleep = not self._queue
+                    if self._queue:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.lowlevel.wait_readable(self.epoll.fileno())
+                    self._asleep = False
+                    for _ in range(ROUNDS_A_VISIT):
+                        if not self._round():
+                            break
+            finally:
+                self._nursery = None
+                self._end_all()
+                nursery.cancel_scope.cancel()
+
+    def _round(self) -> bool:
+        """Poll once, resume whom it concerns, then the run queue. False: nothing was there."""
+        events = self.epoll.poll(0, EVENTS_A_ROUND)
+        if not events and not self._queue:
+            return False
+        self.now_ns = now_ns = time.monotonic_ns()
+        self.now = now_ns / 1e9
+        self.wall = time.time()
+        get = self.conns.get
+        for fd, event in events:
+            conn = get(fd)
+            if conn is None:
+                listening = self.listening.get(fd)
+                if listening is not None:
+                    self._call(listening.ready)
+                elif fd == self._bell:
+                    os.eventfd_read(fd)
+                continue
+            if event & _READ:
+                conn.readable = True
+                if event & _LAST:
+                    conn.last = True
+            if event & _WRITE:
+                conn.writable = True
+            session = conn.waiter
+            if session is None:
+                if conn.on_idle is not None:
+                    self._call(conn.on_idle, conn)
+                continue
+            if session.queued or session.done:
+                continue  # a queued one has its turn in this round anyway
+            # The same as `step`, inlined: this is the hottest call there is.
+            self.current = session
+            self.credit = TURN_READS
+            try:
+                token = session.resume(None)
+            except StopIteration:
+                self._ended(session, None)
+            except BaseException as error:
+                self._ended(session, error)
+            else:
+                if token is not PARKED:
+                    self.foreign(session, token)
+        if self._queue:
+            self.turn()
+        if self.closing:
+            self._close_all()
+        return True
+
+    def _call(self, function: Callable[[*Ts], None], *args: *Ts) -> None:
+        """A callback's error is reported like a session's, and ends nothing else."""
+        try:
+            function(*args)
+        except Exception as error:
+            if self.crashed is not None:
+                self.crashed(None, error)
+
+    def _close_all(self) -> None:
+        closing, self.closing = self.closing, []
+        for sock in closing:
+            sock.close()
+
+    async def _sweeper(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_SECONDS)
+            self.now_ns = time.monotonic_ns()
+            self.now = self.now_ns / 1e9
+            self.wall = time.time()
+            self.sweep()
+            while self._resting and self._resting[0][0] <= self.now:
+                _, listening = self._resting.pop(0)
+                listening.paused = False
+                self.epoll.register(listening.sock.fileno(), select.EPOLLIN)
+            if self.closing:
+                self._close_all()
+
+    def _end_all(self) -> None:
+        for session in list(self.sessions):
+            session.throw(Cancelled())
+        for _ in range(8):  # a `finally` may wait for its children once or twice; more is refused
+            if not self._queue:
+                break
+            self.turn()
+        for session in list(self.sessions):
+            session.coro.close()
+        self._close_all()
+
+    def close(self) -> None:
+        """Give back the epoll, once `run` has ended."""
+        self._close_all()
+        self.epoll.close()
+        os.close(self._bell)
