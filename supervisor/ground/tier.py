@@ -1,0 +1,102 @@
+"""What a tier hands to the supervisor, and what a worker hands to a tier.
+
+The supervisor knows tiers only as `Tier` values; only the command line names them. After the fork a worker calls
+`Tier.start` with everything it owns in this process (`Worker`) and drives the `Runtime` that comes back: it gives it
+sockets, configurations in two steps, messages, and in the end a drain.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from supervisor.ground.config import Bind, Config, Problem
+    from supervisor.ground.lane import Lane
+    from supervisor.ground.log import AccessLog
+    from supervisor.ground.pools import Pools
+    from supervisor.ground.wire import Mailbox
+    from supervisor.plane.layout import Kind
+    from supervisor.plane.memory import Plane
+
+
+class Transport(Enum):
+    """What a listener's sockets speak."""
+
+    TCP = socket.SOCK_STREAM
+    UDP = socket.SOCK_DGRAM
+
+
+@attrs.frozen
+class ListenerSpec:
+    """A listener that the supervisor is to open: one socket for each slot."""
+
+    name: str  # within its tier, as the configuration names it
+    bind: Bind
+    transport: Transport = Transport.TCP
+    backlog: int = 4096  # Linux's own default for somaxconn
+
+
+@attrs.define(eq=False)
+class Worker:
+    """What one process of a tier owns. Made after the fork."""
+
+    tier: str
+    number: int  # 1..n, for titles and people; `incarnation` is the identity
+    column: int  # its column in the plane, and its address on the wire
+    incarnation: int
+    config: Config
+    plane: Plane
+    mailbox: Mailbox
+    lane: Lane
+    log: FilteringBoundLogger
+    access: AccessLog
+    pools: Pools
+
+
+class Runtime(Protocol):
+    """A tier at work in one worker."""
+
+    def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
+        """Poll this slot of `listener` from now on."""
+
+    def detach(self, listener: str, slot: int) -> None:
+        """Poll it no longer. The socket stays open: it belongs to the supervisor."""
+
+    def prepare(self, config: Config) -> Any:
+        """Make everything that `config` asks for beside what runs, and return it. Raises ValueError with the reason
+        when it can't; then nothing has changed."""
+
+    def commit(self, prepared: Any) -> None:
+        """Swap to what `prepare` returned. Must not fail."""
+
+    def receive(self, message: Any, descriptors: Sequence[int]) -> None:
+        """A message over the wire that is of this tier's own kinds. The descriptors are now ours to close."""
+
+    def drain(self) -> None:
+        """Begin to end: every slot is detached already; let what runs come to its border."""
+
+    def holding(self) -> Sequence[str]:
+        """What still holds a drain up, a line each. Empty: the worker may end."""
+
+    def close(self) -> None:
+        """End at once whatever is left."""
+
+
+@attrs.frozen
+class Tier:
+    """A tier as the supervisor sees it."""
+
+    name: str  # also its table in the configuration
+    table: type[Any]
+    listeners: Callable[[Config], Sequence[ListenerSpec]]
+    rows: Callable[[Config], Iterable[tuple[Kind, str]]]  # the plane's rows that it needs beside its listeners'
+    start: Callable[[Worker], Runtime]
+    refuse: Callable[[Config, Config], Iterable[Problem]] = lambda old, new: ()  # what a reload can't change yet
+    services: Mapping[str, Callable[[Worker], Awaitable[None]]] = attrs.Factory(dict)  # one process each
