@@ -1,0 +1,54 @@
+"""TOML to frozen attrs tables, with every error of a file at once: line, key path, suggestion.
+
+A tier writes its table as `@attrs.frozen(kw_only=True)` classes with the types named in shapes.py. Checks across
+tables are a method `problems(self, config)` that yields Problem(path relative to this table, message).
+"""
+
+from .load import Config, load, load_bytes
+from .problems import ConfigError, Located, Path, Problem, not_one_of, show, show_path, suggestion, unknown_name
+from .secrets import File, Secret
+from .shapes import Between
+from .tables import (
+    HealthTable,
+    LogTable,
+    OutlierTable,
+    PoolTable,
+    ServerTable,
+    SupervisorTable,
+    Workers,
+    worker_count,
+)
+from .values import Bind, Duration, Network, Percent, Place, Rate, Size
+
+__all__ = [
+    "Between",
+    "Bind",
+    "Config",
+    "ConfigError",
+    "Duration",
+    "File",
+    "HealthTable",
+    "Located",
+    "LogTable",
+    "Network",
+    "OutlierTable",
+    "Path",
+    "Percent",
+    "Place",
+    "PoolTable",
+    "Problem",
+    "Rate",
+    "Secret",
+    "ServerTable",
+    "Size",
+    "SupervisorTable",
+    "Workers",
+    "load",
+    "load_bytes",
+    "not_one_of",
+    "show",
+    "show_path",
+    "suggestion",
+    "unknown_name",
+    "worker_count",
+]
