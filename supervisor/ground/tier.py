@@ -58,6 +58,7 @@ class Worker:
     log: FilteringBoundLogger
     access: AccessLog
     pools: Pools
+    inherited: Any = None  # what the tier's `inherit` made before any fork
 
 
 class Runtime(Protocol):
@@ -98,5 +99,6 @@ class Tier:
     listeners: Callable[[Config], Sequence[ListenerSpec]]
     rows: Callable[[Config], Iterable[tuple[Kind, str]]]  # the plane's rows that it needs beside its listeners'
     start: Callable[[Worker], Runtime]
+    inherit: Callable[[Config], Any] = lambda config: None  # made once, before any fork: what workers are to share
     refuse: Callable[[Config, Config], Iterable[Problem]] = lambda old, new: ()  # what a reload can't change yet
     services: Mapping[str, Callable[[Worker], Awaitable[None]]] = attrs.Factory(dict)  # one process each
