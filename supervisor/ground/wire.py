@@ -99,7 +99,7 @@ class Mailbox:
         return self._receiver.fileno()
 
     def send(self, column: int, message: object, fds: Sequence[int] = ()) -> bool:
-        """Send to who lives in `column` now; False when that is nobody or its mailbox is full. The sender keeps its fds."""
+        """Send to who lives in `column` now; False when nobody does or its mailbox is full. The sender keeps its fds."""
         incarnation = self._incarnation_of(column)
         if not incarnation:
             self.dropped += 1
@@ -168,7 +168,7 @@ class Wire:
 
     @classmethod
     def create(cls, columns: int) -> Wire:
-        """A pair for each column. Between the peers of a pair the kernel's limit of 10 waiting datagrams does not hold."""
+        """A pair for each column: between the peers of a pair the kernel's limit of 10 datagrams does not hold."""
         receivers, senders = [], []
         for _ in range(columns):
             sender, receiver = socket.socketpair(

@@ -1,6 +1,6 @@
 """The PROXY protocol, versions 1 and 2: who really connected, told in front of the first bytes.
 
-Owns the format (haproxy's doc/proxy-protocol.txt, sections in the comments). Whom to believe is the listener's decision.
+Owns the format (haproxy's doc/proxy-protocol.txt, sections in the comments); whom to believe is for the listener.
 Sans-I/O: bytes in, a header out, or None while more is needed.
 """
 
