@@ -1,0 +1,26 @@
+"""A UDP backend. Run as a program: `udp_server.py NAME PORT`; prints its port.
+
+It answers each datagram with JSON: server, source (the address that it saw) and data. Data that begin with `size N`
+are answered with a datagram of N bytes, `times N` with N datagrams, `silent` with none.
+"""
+
+import json
+import socket
+import sys
+
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.bind(("127.0.0.1", int(sys.argv[2])))
+    print(sock.getsockname()[1], flush=True)
+    while True:
+        data, source = sock.recvfrom(65535)
+        words = data.split()
+        told = json.dumps({"server": sys.argv[1], "source": source, "data": data.decode("latin-1")}).encode()
+        times = 1
+        if words and words[0] == b"silent":
+            continue
+        if len(words) > 1 and words[0] == b"size":
+            told = b"x" * int(words[1])
+        elif len(words) > 1 and words[0] == b"times":
+            times = int(words[1])
+        for _ in range(times):
+            sock.sendto(told, source)
