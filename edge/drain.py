@@ -1,0 +1,40 @@
+"""Ending the connections that a drain finds: only the silent ones, spread over the second half of its time.
+
+Closing all at once makes every client come back in the same second (envoy#44419); closing those that are at work loses
+what they were doing. Those that go on are left to the drain's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edge.tcp import Connection
+from supervisor.ground.lane import Lane, Session
+
+STEP_SECONDS = 0.1
+
+
+class Drain:
+    """The drain of one worker's TCP connections."""
+
+    def __init__(self, lane: Lane, timeout: float, live: Callable[[], Mapping[Session, Connection]]) -> None:
+        self._lane = lane
+        self._live = live
+        self._began = lane.now
+        self._timeout = timeout
+        lane.every(STEP_SECONDS, self._step)
+
+    def _step(self) -> None:
+        passed = self._lane.now - self._began
+        silent = [session for session, connection in self._live().items() if connection.silent(session) >= passed]
+        for session in silent[: due(len(silent), passed, self._timeout, STEP_SECONDS)]:
+            session.cancel()
+
+
+def due(silent: int, passed: float, timeout: float, step: float) -> int:
+    """How many of `silent` connections to close now, `passed` seconds into a drain of `timeout`, looking every `step`:
+    none in the first half, and so that the second half's last look closes the last."""
+    if passed < timeout / 2:
+        return 0
+    looks_left = max(1.0, (timeout - passed) / step)
+    return -(-silent // int(looks_left))

@@ -1,0 +1,81 @@
+"""Bytes both ways between two connections, until both have ended.
+
+Each direction holds at most one read that the other side has not taken yet, and reads no more before that is gone: so a
+slow reader slows its writer down, and a connection needs no other buffer. Half-close passes through: the end of one
+side's stream ends only that direction.
+"""
+
+from __future__ import annotations
+
+from supervisor.ground.lane import Conn, Session, park
+from supervisor.plane import layout
+
+_IN, _OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
+_TO, _FROM = layout.Server.BYTES_OUT, layout.Server.BYTES_IN
+
+READS_A_TURN = 16  # of up to 64 KiB each: about 1 MiB, then the others have their turn
+
+
+async def relay(session: Session, client: Conn, server: Conn, cells: memoryview, at: int, to: int, idle: float) -> None:
+    """Carry bytes until both sides have ended theirs. Raises OSError as either side gives it, Overdue after `idle`
+    seconds of silence. `at` and `to` are the listener's and the server's rows of counters in `cells`."""
+    lane = session.scheduler
+    read_client, read_server = client.recv_nowait, server.recv_nowait
+    write_client, write_server = client.send_nowait, server.send_nowait
+    up: bytes | memoryview = b""  # read from the client, not yet taken by the server
+    down: bytes | memoryview = b""
+    asking = answering = True  # the client's stream, the server's stream have not ended
+    reads = 0
+    while True:
+        moved = False
+        if up:
+            sent = write_server(up)
+            if sent:
+                up = memoryview(up)[sent:]
+                moved = True
+        elif asking:
+            data = read_client()
+            if data:
+                size = len(data)
+                cells[at + _IN] += size
+                cells[to + _TO] += size
+                sent = write_server(data)
+                if sent < size:
+                    up = memoryview(data)[sent:]
+                moved = True
+            elif data is not None:
+                asking = False
+                server.shutdown_write()
+                if not answering:
+                    return
+        if down:
+            sent = write_client(down)
+            if sent:
+                down = memoryview(down)[sent:]
+                moved = True
+        elif answering:
+            data = read_server()
+            if data:
+                size = len(data)
+                cells[at + _OUT] += size
+                cells[to + _FROM] += size
+                sent = write_client(data)
+                if sent < size:
+                    down = memoryview(data)[sent:]
+                moved = True
+            elif data is not None:
+                answering = False
+                client.shutdown_write()
+                if not asking:
+                    return
+        if moved:
+            # Another look only where there may be more: a short read has told that there is not.
+            if (client.readable and asking and not up) or (server.readable and answering and not down):
+                reads += 1
+                if reads == READS_A_TURN:
+                    reads = 0
+                    await lane.pause()
+                continue
+            session.deadline = lane.now + idle
+        reads = 0
+        await park()

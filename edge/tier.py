@@ -1,0 +1,125 @@
+"""The edge as the supervisor sees it, and its runtime in a worker."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from edge.config import EdgeTable, ListenerTable
+from edge.drain import Drain
+from edge.tcp import Connection, TcpListener
+from edge.udp import UdpListener
+from supervisor.ground.config import Config
+from supervisor.ground.lane import Session
+from supervisor.ground.pools import Pools
+from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
+from supervisor.plane.flows import Flows, FlowSegment
+from supervisor.plane.layout import Kind
+
+NAME = "edge"
+SWEEP_SECONDS = 1.0  # how exactly a UDP session's timeout is kept
+
+
+@attrs.frozen
+class Prepared:
+    """What a reload swaps in."""
+
+    tables: Mapping[str, ListenerTable]
+    pools: Pools
+
+
+class EdgeRuntime:
+    """The edge at work in one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._flows = Flows(worker.plane)
+        self._listeners: dict[str, TcpListener | UdpListener] = {}
+        self._drain: Drain | None = None
+        self.commit(Prepared(_table(worker.config).listeners, worker.pools))
+        worker.lane.every(SWEEP_SECONDS, self._sweep)
+
+    def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
+        self._listeners[listener].attach(slot, sock)
+
+    def detach(self, listener: str, slot: int) -> None:
+        self._listeners[listener].detach(slot)
+
+    def prepare(self, config: Config) -> Prepared:
+        return Prepared(_table(config).listeners, self._worker.pools)
+
+    def commit(self, prepared: Prepared) -> None:
+        for name, table in prepared.tables.items():
+            pool = prepared.pools[table.pool]
+            known = self._listeners.get(name)
+            if known is not None:
+                known.table, known.pool = table, pool
+            else:
+                self._listeners[name] = self._make(name, table, pool)
+        for name in self._listeners.keys() - prepared.tables.keys():
+            del self._listeners[name]
+
+    def _make(self, name: str, table: ListenerTable, pool: Any) -> TcpListener | UdpListener:
+        worker = self._worker
+        plane, lane = worker.plane, worker.lane
+        row = plane.row(Kind.LISTENER, f"{NAME}/{name}")
+        cells = plane.counters(Kind.LISTENER, row, worker.column)
+        if table.protocol == "tcp":
+            return TcpListener(name, lane, plane.cells, cells, table, pool)
+
+        def segment(slot: int) -> FlowSegment:
+            return self._flows.segment(row, slot)
+
+        return UdpListener(name, lane, plane.cells, cells, table, pool, segment)
+
+    def receive(self, message: Any, descriptors: Sequence[int]) -> None:
+        """The edge has no messages of its own."""
+
+    def drain(self) -> None:
+        self._drain = Drain(self._worker.lane, self._worker.config.supervisor.drain_timeout, self._live)
+
+    def holding(self) -> Sequence[str]:
+        # UDP sessions never hold a drain: their rows are in the plane, and the next owner goes on with them.
+        return [
+            f"tcp {listener.name} {connection.address[0]}:{connection.address[1]} on {connection.server.name}"
+            for listener in self._listeners.values()
+            if isinstance(listener, TcpListener)
+            for connection in listener.live.values()
+        ]
+
+    def _live(self) -> dict[Session, Connection]:
+        listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]
+        return {session: connection for listener in listeners for session, connection in listener.live.items()}
+
+    def close(self) -> None:
+        for session in list(self._worker.lane.sessions):
+            session.cancel()
+
+    def _sweep(self) -> None:
+        for listener in self._listeners.values():
+            if isinstance(listener, UdpListener):
+                listener.sweep()
+
+
+def _table(config: Config) -> EdgeTable:
+    table: EdgeTable = config.tier(NAME)
+    return table
+
+
+def _listeners(config: Config) -> Sequence[ListenerSpec]:
+    return [
+        ListenerSpec(name, table.bind, Transport.TCP if table.protocol == "tcp" else Transport.UDP)
+        for name, table in _table(config).listeners.items()
+    ]
+
+
+def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
+    return ()
+
+
+_start: Callable[[Worker], EdgeRuntime] = EdgeRuntime
+
+TIER = Tier(name=NAME, table=EdgeTable, listeners=_listeners, rows=_rows, start=_start)

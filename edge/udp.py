@@ -1,0 +1,254 @@
+"""A UDP listener: a session for each client address, kept on its server while it lives.
+
+A session is a socket of its own towards the server, so the answers find their way back by the port they come to. Its
+row in the plane (client, server, that port) outlives the worker: whoever polls the slot next binds the same port again,
+and neither end sees a new peer. The server is picked by the client's address, so that every worker and every restart
+picks the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from edge.config import ListenerTable
+from supervisor.ground.lane import Lane, Listening
+from supervisor.ground.net import proxy
+from supervisor.ground.pools import Pool, Server
+from supervisor.plane import layout
+from supervisor.plane.flows import FlowSegment
+
+_IN, _OUT = layout.Listener.DATAGRAMS_IN, layout.Listener.DATAGRAMS_OUT
+_BYTES_IN, _BYTES_OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
+_SESSIONS, _DROPPED = layout.Listener.SESSIONS, layout.Listener.DROPPED
+
+DATAGRAMS_A_WAKE = 64  # from the listener's socket, before others have their turn
+LARGEST = 65535  # bytes: what the IPv4 length field can say
+
+_buffer = bytearray(LARGEST)  # one for the process: a datagram is sent on before the next is read
+_view = memoryview(_buffer)
+
+
+@attrs.define(eq=False)
+class Session:
+    """One client's flow through this worker."""
+
+    slot: Slot
+    client: Any  # its address, as the socket gave it
+    server: Server
+    sock: socket.socket
+    seen: float  # lane seconds of the last datagram, either way
+    listening: Listening | None = None
+
+    def answered(self) -> None:
+        """The server's socket has something: a datagram for the client, or word that the server's port is closed."""
+        slot = self.slot
+        listener = slot.listener
+        try:
+            size = self.sock.recv_into(_buffer)
+        except BlockingIOError:
+            return
+        except OSError:  # ECONNREFUSED by ICMP: the client's next datagram picks another
+            self.server.failed(listener.lane.now_ns)
+            slot.end(self)
+            return
+        self.seen = listener.lane.now
+        cells, row = listener.cells, listener.row
+        try:
+            slot.sock.sendto(_view[:size], self.client)
+        except OSError:
+            cells[row + _DROPPED] += 1
+            return
+        cells[row + _OUT] += 1
+        cells[row + _BYTES_OUT] += size
+        cells[self.server.base + layout.Server.BYTES_IN] += size
+
+
+@attrs.define(eq=False)
+class Slot:
+    """One SO_REUSEPORT socket of the listener, with the sessions of the clients that the kernel hashes to it."""
+
+    listener: UdpListener
+    number: int
+    sock: socket.socket
+    flows: FlowSegment
+    sessions: dict[Any, Session] = attrs.field(factory=dict)
+    homeless: list[tuple[Any, int, int]] = attrs.field(factory=list)  # flows whose port is not free yet
+    listening: Listening | None = None
+
+    def received(self) -> None:
+        """Datagrams from clients, each to its session's server."""
+        listener = self.listener
+        lane, cells, row = listener.lane, listener.cells, listener.row
+        receive, sessions = self.sock.recvfrom_into, self.sessions
+        now = lane.now
+        for _ in range(DATAGRAMS_A_WAKE):
+            try:
+                size, address = receive(_buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error about an answer of ours
+            cells[row + _IN] += 1
+            cells[row + _BYTES_IN] += size
+            session = sessions.get(address)
+            if session is None or not session.server.usable():
+                session = self.begin(address)
+                if session is None:
+                    cells[row + _DROPPED] += 1
+                    continue
+                header = listener.header(self.sock, address)
+                if header:
+                    self.pass_on(session, header + _view[:size])
+                    continue
+            session.seen = now
+            try:
+                session.sock.send(_view[:size])
+            except OSError:
+                self.failed(session, bytes(_view[:size]))
+                continue
+            cells[session.server.base + layout.Server.BYTES_OUT] += size
+
+    def pass_on(self, session: Session, data: bytes) -> None:
+        try:
+            session.sock.send(data)
+        except OSError:
+            self.failed(session, data)
+
+    def failed(self, session: Session, data: bytes) -> None:
+        """The server's port is closed, as this send has just told of the one before: one more try, elsewhere."""
+        listener = self.listener
+        session.server.failed(listener.lane.now_ns)
+        again = self.begin(session.client, session.server)
+        if again is not None:
+            with contextlib.suppress(OSError):
+                again.sock.send(data)
+                return
+        listener.cells[listener.row + _DROPPED] += 1
+
+    def begin(self, address: Any, instead_of: Server | None = None) -> Session | None:
+        """A session for a client that has none, or whose server is gone. None: refused, for want of room or servers."""
+        old = self.sessions.get(address)
+        if old is not None:
+            instead_of = instead_of or old.server
+            self.end(old)
+        listener = self.listener
+        if listener.cells[listener.row + _SESSIONS] >= listener.table.max_sessions:
+            return None
+        server = listener.pool.pick(address[0], () if instead_of is None else (instead_of,))
+        if server is None and instead_of is not None:
+            server = listener.pool.pick(address[0])
+        if server is None:
+            return None
+        try:
+            return self._open(address, server, 0)
+        except OSError:
+            return None
+
+    def _open(self, address: Any, server: Server, port: int) -> Session:
+        """Open a session's own socket, from `port` if it had one. Raises OSError."""
+        listener = self.listener
+        sock = socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            if port:
+                sock.bind(("", port))
+            sock.connect(server.sockaddr)
+        except OSError:
+            sock.close()
+            raise
+        session = Session(self, address, server, sock, listener.lane.now)
+        session.listening = listener.lane.watch(sock, session.answered)
+        self.sessions[address] = session
+        server.started()
+        listener.cells[listener.row + _SESSIONS] += 1
+        self.flows.put(address[0], address[1], server.row, sock.getsockname()[1], listener.lane.now_ns)
+        return session
+
+    def end(self, session: Session, forget: bool = True) -> None:
+        """Close a session; `forget` its row too, unless another worker is to go on with it."""
+        if self.sessions.get(session.client) is session:
+            del self.sessions[session.client]
+        if session.listening is not None:
+            session.listening.close()
+            session.listening = None
+            session.sock.close()
+            session.server.ended()
+            listener = self.listener
+            listener.cells[listener.row + _SESSIONS] -= 1
+            if forget:
+                self.flows.remove(session.client[0], session.client[1])
+
+    def restore(self) -> None:
+        """Take up the flows that another worker left in the plane."""
+        for host, port, server_row, local_port, _ in list(self.flows):
+            self.homeless.append(((host, port), server_row, local_port))
+        self.rehouse()
+
+    def rehouse(self) -> None:
+        """Bind the ports that the slot's last owner still held when we came."""
+        waiting, self.homeless = self.homeless, []
+        for address, server_row, port in waiting:
+            server = self.listener.pool.by_row(server_row)
+            if server is None:
+                self.flows.remove(*address)
+                continue
+            if self.sock.family == socket.AF_INET6:
+                address = (*address, 0, 0)
+            if address in self.sessions:
+                continue
+            try:
+                self._open(address, server, port)
+            except OSError:
+                self.homeless.append((address[:2], server_row, port))
+
+    def sweep(self, now: float) -> None:
+        """End the sessions that have been silent for too long."""
+        before = now - self.listener.table.session_timeout
+        for session in [session for session in self.sessions.values() if session.seen < before]:
+            self.end(session)
+        if self.homeless:
+            self.rehouse()
+
+
+@attrs.define(eq=False)
+class UdpListener:
+    """One UDP listener in one worker. `table` and `pool` are swapped by a reload; sessions stay on their servers."""
+
+    name: str
+    lane: Lane
+    cells: memoryview
+    row: int
+    table: ListenerTable
+    pool: Pool
+    segment: Callable[[int], FlowSegment]  # the plane's rows for a slot
+    polled: dict[int, Slot] = attrs.field(factory=dict)
+
+    def attach(self, slot: int, sock: socket.socket) -> None:
+        one = Slot(self, slot, sock, self.segment(slot))
+        self.polled[slot] = one
+        one.listening = self.lane.watch(sock, one.received)
+        one.restore()
+
+    def detach(self, slot: int) -> None:
+        """Close the slot's sessions and leave their rows: whoever polls it next goes on with the same ports."""
+        one = self.polled.pop(slot, None)
+        if one is None:
+            return
+        if one.listening is not None:
+            one.listening.close()
+        for session in list(one.sessions.values()):
+            one.end(session, forget=False)
+
+    def sweep(self) -> None:
+        for slot in list(self.polled.values()):
+            slot.sweep(self.lane.now)
+
+    def header(self, sock: socket.socket, address: Any) -> bytes:
+        """What goes in front of a session's first datagram."""
+        if self.table.send_proxy_protocol == "v2":
+            return proxy.encode_v2(address[:2], sock.getsockname()[:2], socket.SOCK_DGRAM)
+        return b""
