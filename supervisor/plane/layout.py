@@ -1,0 +1,387 @@
+"""What lies where in the shared memory: kinds of rows, their fields, sections and limits.
+
+A row of a kind has state cells (shared, one writer each or behind a lock) and, in every column, counter cells that
+belong to that column's process alone. Fields are plain ints to be added to a base: `cells[base + Server.IN_FLIGHT]`.
+Every row is wider than its fields: new ones are added at the end and change no offset. Anything else changes
+`FINGERPRINT`, and an upgrade over another fingerprint is refused while the old code runs on.
+"""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from collections.abc import Mapping
+
+import attrs
+
+CELL = 8  # bytes; aligned, so that a load or a store is never torn
+PAGE_CELLS = 512  # 4 KiB: sections and columns start on pages, so that untouched ones cost nothing
+
+MAGIC = int.from_bytes(b"PORTWAY\0", "little")
+LAYOUT_VERSION = 1
+
+COLUMNS = 64  # processes at once, the supervisor and the retired column included; draining ones hold theirs
+SUPERVISOR = 0  # column of the supervisor itself
+RETIRED = 1  # column with the folded counters of the dead
+FIRST_PROCESS = 2
+MAX_SLOTS = 64  # SO_REUSEPORT sockets of one listener: twice the CPUs of a 32-core machine
+NAME_CELLS = 64  # a name's length and 504 bytes: "pool/host:port" with a DNS name of 253 fits
+MAX_NAME = (NAME_CELLS - 1) * CELL  # bytes of UTF-8
+
+
+class Kind(enum.Enum):
+    """What a row counts."""
+
+    SERVER = "server"  # "pool/host:port"
+    POOL = "pool"
+    LISTENER = "listener"  # "tier/name"
+    ROUTE = "route"
+    LIMIT = "limit"
+    LEASEPOOL = "leasepool"  # "database/user"
+    TIER = "tier"
+
+
+class ServerState:
+    """Shared part of a SERVER row; the writer stands beside each field."""
+
+    ACTIVE = 0  # the prober: a value of Active
+    ACTIVE_SINCE = 1  # wall clock, ns
+    ADMIN = 2  # the supervisor: a value of Admin
+    ADMIN_SINCE = 3
+    EJECTED_UNTIL = 4  # whoever holds the pool's lock; monotonic ns, 0 never
+    EJECTED_SINCE = 5  # wall clock, ns
+    EJECTIONS = 6  # times in a row: the next ejection lasts that much longer
+    CHECKS = 7  # the prober: checks made
+    CHECK_FAILURES = 8
+
+
+class Active:
+    """Values of ServerState.ACTIVE."""
+
+    UNKNOWN, UP, DOWN = 0, 1, 2  # UNKNOWN counts as the configured `initial`
+
+
+class Admin:
+    """Values of ServerState.ADMIN."""
+
+    NORMAL, DRAINING, MAINTENANCE = 0, 1, 2
+
+
+class Server:
+    CONNECTIONS = 0
+    IN_FLIGHT = 1
+    STREAK = 2  # failures in a row, as this process saw them
+    FAILURES = 3
+    BYTES_IN = 4
+    BYTES_OUT = 5
+    REQUESTS = 6
+    EJECTED = 7
+    FULL = 8  # passed over at max_connections
+
+
+class PoolState:
+    EPOCH = 0  # a stamp, new whenever the health of one of its servers changed
+    FAILING_OPEN = 1  # 1 while no server is up; written with the same value by everyone who sees it
+
+
+class Pool:
+    FAIL_OPEN = 0  # picks made although no server was up
+    PICKS_REFUSED = 1  # picks that found no server
+    EJECTIONS = 2
+    EJECTIONS_DENIED = 3  # by max_ejected
+    LOCK_TIMEOUTS = 4
+    BACKUP = 5  # picks that went to a backup server
+
+
+class ListenerState:
+    OWNER = 0  # + slot: the column that polls it, 0 none (column 0 is the supervisor, which polls nothing)
+    SLOTS = MAX_SLOTS
+
+
+class Listener:
+    ACCEPTED = 0
+    ACTIVE = 1
+    REFUSED = 2
+    ERRORS = 3
+    BYTES_IN = 4
+    BYTES_OUT = 5
+    DATAGRAMS_IN = 6
+    DATAGRAMS_OUT = 7
+    DROPPED = 8
+    ACCEPT_PAUSED = 9
+    SESSIONS = 10  # UDP sessions alive
+    CONNECT_FAILURES = 11
+    TIMEOUTS = 12
+    RESETS = 13
+    HANDSHAKE_FAILURES = 14
+    PROTOCOL_ERRORS = 15
+    LOGINS_REFUSED = 16
+
+
+class RouteState:
+    pass
+
+
+class Route:
+    REQUESTS = 0
+    RESPONSES_1XX = 1
+    RESPONSES_2XX = 2
+    RESPONSES_3XX = 3
+    RESPONSES_4XX = 4
+    RESPONSES_5XX = 5
+    BYTES_IN = 6
+    BYTES_OUT = 7
+    IN_FLIGHT = 8
+    RETRIES = 9
+    ABORTED = 10
+    LATENCY_SUM = 11  # µs
+    LATENCY = 16  # + bit length of the µs: 24 buckets, the last from 4.2 s
+    LATENCY_BUCKETS = 24
+    REASONS = 40  # + index of the reason code, as the gateway numbers them
+    MAX_REASONS = 48
+
+
+class LimitState:
+    pass
+
+
+class Limit:
+    ADMITTED = 0
+    REFUSED = 1
+    ADMITTED_FULL = 2  # admitted because the table had no room
+    LOCK_TIMEOUTS = 3  # admitted because a stopped process held the lock
+
+
+class LeasePoolState:
+    OPEN = 0  # server connections over all workers, orphans included; under the lock
+    LIMIT = 1  # the supervisor
+
+
+class LeasePool:
+    IDLE = 0
+    BUSY = 1
+    WAITING = 2
+    OLDEST_TICKET = 3  # monotonic ns at which the longest waiting client came, 0 none
+    TRANSACTIONS = 4
+    QUERIES = 5
+    WAIT_US = 6
+    BYTES_IN = 7
+    BYTES_OUT = 8
+    LOGINS = 9
+    ERRORS = 10
+    LOCK_TIMEOUTS = 11
+    CANCELS = 12
+    HANDED_OVER = 13
+    WAIT_TIMEOUTS = 14
+    CLIENTS = 15
+
+
+class TierState:
+    pass
+
+
+class Tier:
+    LOCK_TIMEOUTS = 0
+    WIRE_SENT = 1
+    WIRE_DROPPED = 2
+    SESSIONS = 3
+    OVERDUE = 4  # sessions ended by a deadline
+    ERRORS = 5  # sessions ended by a fault of ours
+    OFFLOADED = 6
+    LOG_DROPPED = 7
+    ROUNDS = 8
+    TOKENS_VERIFIED = 9
+    TOKENS_CACHED = 10
+    RESPAWNS = 11
+    RELOADS = 12
+    RELOADS_REFUSED = 13
+
+
+@attrs.frozen
+class Table:
+    """One kind: rows, widths, and which counters are gauges: zeroed, not folded, when their process dies."""
+
+    rows: int
+    state_cells: int
+    counter_cells: int
+    state: type
+    counters: type
+    gauges: frozenset[int] = frozenset()
+
+
+TABLES: Mapping[Kind, Table] = {
+    Kind.SERVER: Table(2048, 16, 16, ServerState, Server, frozenset({Server.IN_FLIGHT, Server.STREAK})),
+    Kind.POOL: Table(512, 8, 16, PoolState, Pool),
+    Kind.LISTENER: Table(256, 80, 32, ListenerState, Listener, frozenset({Listener.ACTIVE, Listener.SESSIONS})),
+    Kind.ROUTE: Table(1024, 8, 96, RouteState, Route, frozenset({Route.IN_FLIGHT})),
+    Kind.LIMIT: Table(512, 8, 8, LimitState, Limit),
+    Kind.LEASEPOOL: Table(
+        2048,
+        8,
+        32,
+        LeasePoolState,
+        LeasePool,
+        frozenset({LeasePool.IDLE, LeasePool.BUSY, LeasePool.WAITING, LeasePool.OLDEST_TICKET, LeasePool.CLIENTS}),
+    ),
+    Kind.TIER: Table(16, 8, 128, TierState, Tier, frozenset({Tier.SESSIONS})),
+}
+
+
+def fields(holder: type) -> dict[str, int]:
+    """Field names of `Server`, `Pool`, ... with their offsets, for metrics; bases of ranges are left out."""
+    skip = {"LATENCY", "LATENCY_BUCKETS", "REASONS", "MAX_REASONS", "OWNER"}
+    return {name.lower(): at for name, at in vars(holder).items() if name.isupper() and name not in skip}
+
+
+class Header:
+    """Cells at the start of the region; written by the supervisor, except the stamp LIVE_EPOCH."""
+
+    MAGIC = 0
+    VERSION = 1
+    FINGERPRINT = 2
+    GENERATION = 3  # of the configuration; flipped when all have prepared
+    CREATED = 4  # wall clock, ns
+    LIVE_EPOCH = 5  # a stamp, new whenever a process came, went or changed its state
+    INCARNATIONS = 6  # the last incarnation given out
+    FLOWS_USED = 7  # cells of the flow section given to segments
+    FOLDING = 8  # odd while counters move into the retired column
+    SECRET = 16  # 32 bytes: key of the digests in the quota table
+    NAMES_VERSION = 32  # + index of the kind
+
+
+class Process:
+    """A column's process; PROCESS_CELLS apart. INCARNATION 0 means the column is free."""
+
+    PID = 0
+    INCARNATION = 1
+    TIER = 2  # row of Kind.TIER
+    NUMBER = 3  # "gateway 1/2": 1
+    STATE = 4  # a value of ProcessState
+    HEARTBEAT = 5  # monotonic ns
+    ACKNOWLEDGED = 6  # generation that the process has prepared
+    STARTED = 7  # wall clock, ns
+
+
+class ProcessState:
+    """Values of Process.STATE."""
+
+    GONE, STARTING, READY, DRAINING = 0, 1, 2, 3
+
+
+class LeaseWord:
+    """A lease's one cell of truth, stored at once: state | column << 8 | pool row << 16 | server row << 32."""
+
+    COLUMN, POOL, SERVER = 8, 16, 32  # shifts
+
+
+class LeaseState:
+    """The low bits of a lease's word. Ids are indices of words; column c opens those from c × LEASES_PER_COLUMN."""
+
+    FREE, TAKEN, BOUND, ORPHANED = 0, 1, 2, 3
+
+
+class Lease:
+    """What else is known of a leased server connection; LEASE_CELLS apart, written by its holder."""
+
+    PID = 0  # BackendKeyData
+    SECRET_BYTES = 1
+    SINCE = 2  # wall clock, ns
+    SECRET = 4  # up to 256 bytes: protocol 3.2
+
+
+class Flow:
+    """A UDP flow; FLOW_CELLS apart."""
+
+    ADDRESS = 0  # 2 cells: IPv6 or mapped IPv4
+    META = 2  # USED | client port | local port | server row; 0 never used
+    SEEN = 3  # monotonic ns
+
+
+class Segment:
+    """A directory entry of the flow section: which listener's slot uses which part."""
+
+    LISTENER = 0  # row + 1; 0 free
+    SLOT = 1
+    OFFSET = 2  # cells from the start of the section
+    ROWS = 3  # capacity, a power of two; kept when freed, for the next of the same size
+
+
+PROCESS_CELLS = 16
+LOCK_BYTES = 64  # a pthread_mutex_t takes 40 (x86-64) or 48 (aarch64); a cache line each
+QUOTA_LOCKS = 256
+LEASEPOOL_LOCKS = 128
+POOL_LOCKS = 128
+FIRST_LEASEPOOL_LOCK = QUOTA_LOCKS
+FIRST_POOL_LOCK = QUOTA_LOCKS + LEASEPOOL_LOCKS
+LOCKS = QUOTA_LOCKS + LEASEPOOL_LOCKS + POOL_LOCKS
+
+BUCKET_ROWS = 16  # probes that a key may need; with half the rows in use 0.4 % of the buckets are full
+BUCKET_CELLS = BUCKET_ROWS * 3
+BUCKETS = 1 << 16  # 1,048,576 keys at once, 24 MiB when all are touched
+
+LEASE_CELLS = 40
+LEASES_PER_COLUMN = 1024  # server connections that one process opened; PostgreSQL seldom allows more
+LEASES = LEASES_PER_COLUMN * COLUMNS
+
+FLOW_CELLS = 4
+FLOW_SECTION_CELLS = 1 << 22  # 1,048,576 flows, 32 MiB when all are touched
+SEGMENT_CELLS = 4
+SEGMENTS = 4096
+
+
+def _pages(cells: int) -> int:
+    return -(-cells // PAGE_CELLS) * PAGE_CELLS
+
+
+def _sections() -> tuple[dict[str, int], dict[Kind, int], dict[Kind, int], dict[Kind, int], int, int]:
+    at = 0
+    sections: dict[str, int] = {}
+    names: dict[Kind, int] = {}
+    states: dict[Kind, int] = {}
+    counters: dict[Kind, int] = {}
+
+    def place(cells: int) -> int:
+        nonlocal at
+        start, at = at, at + _pages(cells)
+        return start
+
+    sections["header"] = place(PAGE_CELLS)
+    sections["processes"] = place(COLUMNS * PROCESS_CELLS)
+    sections["locks"] = place(LOCKS * LOCK_BYTES // CELL)
+    for kind, table in TABLES.items():
+        names[kind] = place(table.rows * NAME_CELLS)
+        states[kind] = place(table.rows * table.state_cells)
+    within = 0
+    for kind, table in TABLES.items():
+        counters[kind] = within
+        within += _pages(table.rows * table.counter_cells)
+    sections["columns"] = place(within * COLUMNS)
+    sections["quotas"] = place(BUCKETS * BUCKET_CELLS)
+    sections["lease words"] = place(LEASES)
+    sections["leases"] = place(LEASES * LEASE_CELLS)
+    sections["segments"] = place(SEGMENTS * SEGMENT_CELLS)
+    sections["flows"] = place(FLOW_SECTION_CELLS)
+    return sections, names, states, counters, within, at
+
+
+SECTIONS, NAMES_AT, STATE_AT, _COUNTERS_WITHIN, COLUMN_CELLS, TOTAL_CELLS = _sections()
+COUNTERS_AT: Mapping[Kind, int] = {kind: SECTIONS["columns"] + at for kind, at in _COUNTERS_WITHIN.items()}
+PROCESSES_AT = SECTIONS["processes"]
+LOCKS_AT = SECTIONS["locks"]
+QUOTAS_AT = SECTIONS["quotas"]
+LEASE_WORDS_AT = SECTIONS["lease words"]
+LEASES_AT = SECTIONS["leases"]
+SEGMENTS_AT = SECTIONS["segments"]
+FLOWS_AT = SECTIONS["flows"]
+TOTAL_BYTES = TOTAL_CELLS * CELL
+
+FINGERPRINT = zlib.crc32(
+    repr(
+        (
+            LAYOUT_VERSION,
+            [(kind.value, table.rows, table.state_cells, table.counter_cells) for kind, table in TABLES.items()],
+            sorted(SECTIONS.items()),
+            [PROCESS_CELLS, LOCK_BYTES, BUCKET_ROWS, LEASE_CELLS, LEASES_PER_COLUMN, FLOW_CELLS, SEGMENT_CELLS],
+        )
+    ).encode()
+)
