@@ -99,7 +99,7 @@ class Mailbox:
         return self._receiver.fileno()
 
     def send(self, column: int, message: object, fds: Sequence[int] = ()) -> bool:
-        """Send to who lives in `column` now; False when nobody does or its mailbox is full. The sender keeps its fds."""
+        """Send to who lives in `column`; False when nobody does or its mailbox is full. The sender keeps its fds."""
         incarnation = self._incarnation_of(column)
         if not incarnation:
             self.dropped += 1

@@ -1,0 +1,108 @@
+"""Reload as a state machine: who is waited for, who asked, and what to do next. No file, process or clock in here.
+
+A reload is prepared by every process beside what it runs, and committed only when all have; one refusal, one death
+or one late answer and nothing changes. Reloads asked for meanwhile are merged into one that starts when this one has
+ended, because the file may have changed after this one read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from enum import Enum
+
+import attrs
+
+PATIENCE = 10.0  # seconds for all processes to prepare; compiling routes and reading keys takes milliseconds
+
+
+class Verdict(Enum):
+    COMMIT = "commit"
+    ABORT = "abort"
+
+
+@attrs.frozen
+class Outcome:
+    """How a reload ended, as its askers are told."""
+
+    errors: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    processes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.errors
+
+    def answer(self) -> dict[str, object]:
+        return {
+            "ok": self.ok,
+            "changed": list(self.changed),
+            "errors": list(self.errors),
+            "processes": self.processes,
+        }
+
+
+@attrs.define(eq=False)
+class Reload:
+    """At most one reload under way, and at most one more to follow it."""
+
+    _asked: list[Hashable] = attrs.field(factory=list, init=False)  # of the one under way
+    _next: list[Hashable] = attrs.field(factory=list, init=False)  # of the one to follow
+    _again: bool = attrs.field(default=False, init=False)
+    _waiting: dict[Hashable, str] = attrs.field(factory=dict, init=False)
+    _errors: list[str] = attrs.field(factory=list, init=False)
+    _processes: int = attrs.field(default=0, init=False)
+    active: bool = attrs.field(default=False, init=False)
+
+    def ask(self, asker: Hashable | None) -> bool:
+        """A reload is wanted (by nobody in particular for a signal); True when it should start now."""
+        wanted_by = self._next if self.active else self._asked
+        if asker is not None:
+            wanted_by.append(asker)
+        if self.active:
+            self._again = True
+            return False
+        self.active = True
+        return True
+
+    def prepare(self, processes: Iterable[tuple[Hashable, str]]) -> Verdict | None:
+        """All of these (id, title) must answer; the verdict at once when there is none."""
+        self._waiting = dict(processes)
+        self._processes = len(self._waiting)
+        self._errors = []
+        return None if self._waiting else Verdict.COMMIT
+
+    def prepared(self, process: Hashable) -> Verdict | None:
+        """A process has the new configuration beside the old."""
+        if self._waiting.pop(process, None) is None or self._waiting:
+            return None
+        return Verdict.COMMIT
+
+    def refused(self, process: Hashable, reasons: Iterable[str]) -> Verdict | None:
+        """A process can't take the new configuration."""
+        title = self._waiting.get(process)
+        return None if title is None else self._abort(f"{title}: {reason}" for reason in reasons)
+
+    def died(self, process: Hashable) -> Verdict | None:
+        """A process that is waited for is gone."""
+        title = self._waiting.get(process)
+        return None if title is None else self._abort([f"{title}: died while it prepared"])
+
+    def overdue(self) -> Verdict | None:
+        """`PATIENCE` is over."""
+        if not self._waiting:
+            return None
+        return self._abort(f"{title}: did not answer within {PATIENCE:g}s" for title in self._waiting.values())
+
+    def finish(self, outcome: Outcome) -> tuple[Outcome, list[Hashable], bool]:
+        """The end: the outcome with what the processes said, whom to tell, and whether another follows now."""
+        told, self._asked, self._next = self._asked, self._next, []
+        errors = (*outcome.errors, *self._errors)
+        outcome = attrs.evolve(outcome, errors=errors, processes=0 if errors else self._processes)
+        self._waiting, self._errors, self._processes = {}, [], 0
+        self.active, self._again = self._again, False
+        return outcome, told, self.active
+
+    def _abort(self, reasons: Iterable[str]) -> Verdict:
+        self._errors.extend(reasons)
+        self._waiting = {}
+        return Verdict.ABORT
