@@ -1,9 +1,9 @@
 """The daemon's log on stderr, and the access log.
 
 The daemon's log goes through structlog, one line an event, as JSON or for the console; `configure` may be called
-again by a reload and takes effect on loggers already bound. The access log takes finished lines from the hot path, holds
-them, and writes many at once when the sweeper calls `flush` or 64 KiB have gathered. Neither ever raises into its caller
-and neither waits for a reader that has stopped: what can't be written in time is counted as lost, and that is told.
+again by a reload and takes effect on loggers already bound. The access log takes finished lines from the hot path,
+holds them, and writes many at once when the sweeper calls `flush` or 64 KiB have gathered. Neither ever raises into
+its caller, and neither waits for a reader that has stopped: what can't be written is counted as lost, and that is told.
 """
 
 from __future__ import annotations
