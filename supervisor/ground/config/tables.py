@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import attrs
 
+from supervisor.ground.cpus import usable_cpus
+
 from .problems import Problem
 from .secrets import Secret
 from .shapes import Between
@@ -30,7 +32,7 @@ Workers = Literal["auto"] | Annotated[int, Between(1, MAX_WORKERS)]
 
 def worker_count(workers: str | int) -> int:
     """The number that "auto" means on this machine."""
-    return workers if isinstance(workers, int) else min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    return workers if isinstance(workers, int) else min(usable_cpus(), MAX_WORKERS)
 
 
 @attrs.frozen(kw_only=True)
