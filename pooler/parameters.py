@@ -1,0 +1,81 @@
+"""Run-time parameters of clients and servers: what ParameterStatus reported, and what must be SET before a server changes hands.
+
+A set of values is an immutable mapping, interned: clients and servers with the same values share one object, so that the
+hot path compares by identity and an idle client pays eight bytes for all its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from weakref import WeakValueDictionary
+
+from pooler.messages import parameter_status
+
+# What a session may set and PostgreSQL reports (GUC_REPORT); by lower-cased name, for SET knows no case.
+# search_path is reported by PostgreSQL 18 and later; with older servers it is refused at startup like any other.
+# is_superuser, server_version and the like are reported too, but belong to the server.
+TRACKED = {
+    name.lower(): name
+    for name in (
+        "application_name",
+        "client_encoding",
+        "DateStyle",
+        "IntervalStyle",
+        "standard_conforming_strings",
+        "TimeZone",
+    )
+}
+_SETTABLE = frozenset(TRACKED.values())
+
+
+class Values(dict[str, str]):
+    """Parameters by name. Never changed once made: `intern` and `changed` return others."""
+
+    __slots__ = ("__weakref__",)
+
+    def key(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted(self.items()))
+
+
+_interned: WeakValueDictionary[tuple[tuple[str, str], ...], Values] = WeakValueDictionary()
+
+
+def intern(values: Mapping[str, str]) -> Values:
+    """The one object for these values; two that are equal are the same object."""
+    made = Values(values)
+    return _interned.setdefault(made.key(), made)
+
+
+EMPTY = intern({})
+
+
+def changed(values: Values, news: Mapping[str, str]) -> Values:
+    """The values with these laid over them."""
+    if all(values.get(name) == value for name, value in news.items()):
+        return values
+    return intern({**values, **news})
+
+
+def settable(values: Mapping[str, str]) -> Values:
+    """Only those that a session can set: what a client keeps when it moves to another server."""
+    return intern({name: value for name, value in values.items() if name in _SETTABLE})
+
+
+def differences(wanted: Values, current: Values) -> dict[str, str]:
+    """What must be set on a server with `current` before a client that wants `wanted` may use it."""
+    return {name: value for name, value in wanted.items() if current.get(name) != value}
+
+
+def set_statement(differing: Mapping[str, str]) -> str:
+    """One Query that sets them all: one round trip, and all or none, for it is one implicit transaction."""
+    return ";".join(f"SET {name}={_quoted(value)}" for name, value in differing.items())
+
+
+def _quoted(value: str) -> str:
+    """A string constant that means the same whether standard_conforming_strings is on or off."""
+    return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def greeting(values: Mapping[str, str]) -> bytes:
+    """The ParameterStatus messages that a client gets at login."""
+    return b"".join(parameter_status(name, value) for name, value in values.items())

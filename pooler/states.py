@@ -1,0 +1,279 @@
+"""What a server still owes: when a server connection may change hands, and when it may never again.
+
+A server may be released only at ReadyForQuery `I` with nothing outstanding. Every Sync, Query and FunctionCall brings exactly one
+ReadyForQuery, so these stand in a FIFO, and a ReadyForQuery takes the first. What makes it more than counting:
+
+- After an error in an extended message (Parse, Bind, Describe, Execute, Close) the server skips everything up to the next
+  Sync: a Query or FunctionCall skipped like that is never answered. After an error in a Query or FunctionCall nothing is
+  skipped. So where a Query stands behind extended messages without a Sync between, the extended messages are kept
+  one by one, each taken by the message that completes it, to know which of the two failed. Before a Sync that makes no
+  difference, and they are forgotten when it comes.
+- A server in COPY FROM STDIN ignores Sync and Flush until CopyDone or CopyFail; a server whose COPY has failed ignores
+  CopyData, CopyDone and CopyFail instead, and answers the Sync. Whether a Sync between CopyInResponse and CopyDone counts
+  therefore depends on when the server failed, which nobody can see from here: then the count is unknown for good.
+- Flush ends nothing. A message of which the server has only a part is outstanding, also one that brings no answer.
+
+Owns the framing of both streams (a message may be cut anywhere) but no bytes: both directions are told what passes, and say how much
+of it may go on. Source: PostgreSQL 55.2.3 "Extended Query", 55.2.6 "COPY Operations"; PostgresMain and CopyGetData.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from pooler.errors import PROTOCOL_VIOLATION, PeerError, ServerError
+from pooler.messages import HEAD, HEAD_SIZE
+
+# From the client.
+BIND, CLOSE, COPY_DATA, COPY_DONE, COPY_FAIL, DESCRIBE, EXECUTE, FUNCTION_CALL, FLUSH, PARSE, QUERY, SYNC, TERMINATE = (
+    b"BCdcfDEFHPQSX"
+)
+# From the server.
+READY, PARAMETER_STATUS, ERROR, COPY_IN, COPY_BOTH = b"ZSEGW"
+
+IDLE, IN_TRANSACTION, FAILED_TRANSACTION = b"ITE"
+
+MAX_MESSAGE = 0x3FFFFFFE  # bytes; PostgreSQL's PQ_LARGE_MESSAGE_LIMIT: a longer length is garbage
+# A ParameterStatus is held back until it is whole; PostgreSQL's longest are names and paths of some hundred bytes.
+MAX_PARAMETER_STATUS = 8 * 1024
+
+# Each extended message, and what the server sends when it has done it. Flush brings nothing.
+COMPLETED_BY = {
+    PARSE: frozenset(b"1"),
+    BIND: frozenset(b"2"),
+    CLOSE: frozenset(b"3"),
+    DESCRIBE: frozenset(b"Tn"),  # a statement's ParameterDescription comes before one of these
+    EXECUTE: frozenset(b"CIs"),
+}
+_EXTENDED = frozenset(COMPLETED_BY)
+_ANSWERED = frozenset((SYNC, QUERY, FUNCTION_CALL))
+_COPY_END = frozenset((COPY_DONE, COPY_FAIL))
+_KNOWN = _EXTENDED | _ANSWERED | _COPY_END | {COPY_DATA, FLUSH, TERMINATE}
+
+# What a server's message means here, by its kind: 0 nothing, 1 always something, 2 perhaps completes an extended message.
+_COMPLETIONS = frozenset().union(*COMPLETED_BY.values())
+_NOTED = bytes(1 if kind in b"ZSEGW" else 2 if kind in _COMPLETIONS else 0 for kind in range(256))
+
+_unpack = HEAD.unpack_from
+
+
+@attrs.define(eq=False)
+class Outstanding:
+    """The state of one server connection, fresh after login. `free` says whether it may change hands now."""
+
+    free: bool = True
+    status: int = IDLE  # as the last ReadyForQuery said
+    unknown: bool = False  # the count can't be known: never free again
+    terminated: bool = False  # the client sent Terminate
+    fifo: deque[int] = attrs.field(factory=deque)  # Sync, Query, FunctionCall; CopyDone and extended messages where they matter
+    opened: list[int] = attrs.field(factory=list)  # extended messages behind the last of the FIFO
+    unsynced: bool = False  # something waits for a Sync that the client has not sent
+    skipping: bool = False  # the server skips everything until a Sync that the client has not sent
+    copy_in: bool = False  # the server waits for CopyData, and the client has not ended it
+    doubt: bool = False  # a Sync was sent into a COPY that may have failed already
+    client_left: int = 0  # bytes of the client's message in progress that are yet to come
+    server_left: int = 0
+    readied: int = 0  # how many ReadyForQuery so far
+    transactions: int = 0  # how many of them said idle
+    parameters: list[bytes] = attrs.field(factory=list)  # payloads of ParameterStatus, for the caller to take
+
+    def sent(self, data: bytes) -> int:
+        """Notes bytes from the client; returns how many of them to send. Less than a header may stay behind.
+
+        The caller sends exactly those, and gives the rest again with what comes next. Stops before a Terminate.
+        Raises PeerError for what is no message.
+        """
+        size = len(data)
+        at = self.client_left
+        if at > size:
+            self.client_left = at - size
+            return size
+        self.free = False
+        fifo, opened = self.fifo, self.opened
+        while size - at >= HEAD_SIZE:
+            kind, length = _unpack(data, at)
+            if length < 4 or length > MAX_MESSAGE:
+                raise PeerError(PROTOCOL_VIOLATION, "invalid message length")
+            if kind == TERMINATE:
+                self.terminated = True
+                break
+            if self.copy_in or self.skipping:
+                self._sent_unusually(kind)
+            elif kind in _EXTENDED:
+                opened.append(kind)
+                self.unsynced = True
+            elif kind == SYNC:
+                opened.clear()
+                fifo.append(SYNC)
+                self.unsynced = False
+            elif kind == QUERY or kind == FUNCTION_CALL:
+                self._close_run()
+                fifo.append(kind)
+                self.unsynced = False
+            elif kind == FLUSH:
+                self.unsynced = True
+            elif kind in _COPY_END:
+                # Ends a COPY that the server may not have begun yet. With nothing to begin one, the server ignores it.
+                if fifo or opened:
+                    self._close_run()
+                    fifo.append(kind)
+            elif kind != COPY_DATA:
+                raise PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
+            at += length + 1
+        if at > size:
+            self.client_left = at - size
+            return size
+        self.client_left = 0
+        if not fifo:
+            self._settle()
+        return at
+
+    def _close_run(self) -> None:
+        """The extended messages so far have something behind them that is no Sync: each must be accounted for."""
+        if self.opened:
+            self.fifo.extend(self.opened)
+            self.opened.clear()
+
+    def _sent_unusually(self, kind: int) -> None:
+        if kind not in _KNOWN:
+            raise PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
+        if self.skipping:
+            if kind == SYNC:
+                self.skipping = False
+                self.fifo.append(SYNC)
+                self.unsynced = False
+        elif kind in _COPY_END:
+            self.copy_in = False
+        elif kind == SYNC:
+            self.doubt = True
+        elif kind != COPY_DATA and kind != FLUSH:
+            self.unknown = True  # a server in COPY breaks off at anything else
+
+    def received(self, data: bytes) -> int:
+        """Notes bytes from the server; returns how many of them to send on. A header, a ReadyForQuery and a ParameterStatus go whole.
+
+        The caller gives the rest again with what comes next. Raises ServerError for what is no message.
+        """
+        size = len(data)
+        at = self.server_left
+        if at > size:
+            self.server_left = at - size
+            return size
+        noted = _NOTED
+        ready = False
+        while size - at >= HEAD_SIZE:
+            kind, length = _unpack(data, at)
+            if length < 4:
+                raise ServerError("invalid message length from the server")
+            end = at + length + 1
+            meaning = noted[kind]
+            if meaning:
+                if meaning == 2:
+                    if self.opened or self.doubt or (self.fifo and self.fifo[0] in _EXTENDED):
+                        self._completed(kind)
+                elif kind == READY:
+                    if length != 5:
+                        raise ServerError("malformed ReadyForQuery from the server")
+                    if end > size:
+                        break
+                    self._readied(data[at + HEAD_SIZE])
+                    ready = True
+                elif kind == PARAMETER_STATUS:
+                    if length > MAX_PARAMETER_STATUS:
+                        raise ServerError("oversized ParameterStatus from the server")
+                    if end > size:
+                        break
+                    self.parameters.append(data[at + HEAD_SIZE : end])
+                elif kind == ERROR:
+                    self._failed()
+                elif kind == COPY_IN:
+                    self._copying()
+                else:
+                    self.unknown = True  # CopyBoth belongs to replication
+            at = end
+        if ready:
+            self._settle()
+        if at > size:
+            self.server_left = at - size
+            return size
+        self.server_left = 0
+        return at
+
+    def _settle(self) -> None:
+        self.free = not (
+            self.status != IDLE or self.fifo or self.unsynced or self.client_left or self.unknown or self.copy_in
+        )
+
+    def _readied(self, status: int) -> None:
+        self.status = status
+        self.readied += 1
+        if status == IDLE:
+            self.transactions += 1
+        fifo = self.fifo
+        while fifo:
+            if fifo.popleft() in _ANSWERED:
+                self._drop_copy_ends()
+                return
+        self.unknown = True  # an answer that nobody asked for
+
+    def _drop_copy_ends(self) -> None:
+        """CopyDone at the head of the FIFO meets a server that is not in COPY, which ignores it."""
+        fifo = self.fifo
+        while fifo and fifo[0] in _COPY_END:
+            fifo.popleft()
+
+    def _completed(self, kind: int) -> None:
+        self.doubt = False  # a COPY that completes has read everything up to its CopyDone
+        fifo = self.fifo
+        if fifo:
+            if kind in COMPLETED_BY.get(fifo[0], ()):
+                fifo.popleft()
+                self._drop_copy_ends()
+        elif self.opened and kind in COMPLETED_BY[self.opened[0]]:
+            del self.opened[0]
+
+    def _failed(self) -> None:
+        if self.doubt:
+            self.unknown = True
+        self.copy_in = False
+        fifo = self.fifo
+        if fifo and fifo[0] not in _EXTENDED:
+            return
+        # An extended message failed: whatever stands before the next Sync is skipped.
+        waits = self.unsynced or bool(fifo)
+        while fifo and fifo[0] != SYNC:
+            fifo.popleft()
+        if not fifo and waits:
+            self.opened.clear()
+            self.skipping = self.unsynced = True
+
+    def _copying(self) -> None:
+        """The message at the head began COPY FROM STDIN: what the client has sent behind it is read by the COPY."""
+        fifo = self.fifo
+        self._close_run()
+        head = fifo.popleft() if fifo else 0
+        if head not in (EXECUTE, QUERY, SYNC):
+            self.unknown = True  # nothing that could begin a COPY
+            return
+        swallowed = []
+        ended = False
+        while fifo and not ended:
+            kind = fifo.popleft()
+            if kind in _COPY_END:
+                ended = True
+            else:
+                swallowed.append(kind)
+        if head == SYNC:
+            # An Execute before this Sync began it. Other batches behind it would have forgotten messages of their own.
+            head = EXECUTE
+            swallowed.append(SYNC)
+        if swallowed:
+            self.doubt = True
+            if swallowed != [SYNC]:
+                self.unknown = True
+        fifo.appendleft(head)
+        self.copy_in = not ended
+        if head == EXECUTE and not any(kind in _ANSWERED for kind in fifo):
+            self.unsynced = True
