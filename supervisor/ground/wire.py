@@ -98,6 +98,11 @@ class Mailbox:
     def fileno(self) -> int:
         return self._receiver.fileno()
 
+    @property
+    def socket(self) -> socket.socket:
+        """The receiving end, to be polled."""
+        return self._receiver
+
     def send(self, column: int, message: object, fds: Sequence[int] = ()) -> bool:
         """Send to who lives in `column`; False when nobody does or its mailbox is full. The sender keeps its fds."""
         incarnation = self._incarnation_of(column)

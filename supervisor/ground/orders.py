@@ -1,0 +1,101 @@
+"""The messages between the supervisor and its children. What tiers say among themselves stands with the tiers.
+
+Children obey an order only when the kernel says that the supervisor's process sent it; the supervisor knows by the same
+word which child answers.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from supervisor.ground.wire import message
+
+# From the supervisor
+
+
+@message("slots")
+@attrs.frozen
+class Slots:
+    """Owner cells have changed: look at them, let go of what is another's, poll what is yours, and say `Released`."""
+
+    step: int
+    title: str  # "gateway 1/2": the count may have changed too
+
+
+@message("sockets")
+@attrs.frozen
+class Sockets:
+    """Descriptors of a listener that generation `generation` adds, for the slots from `first` on."""
+
+    generation: int
+    listener: str
+    first: int
+
+
+@message("prepare")
+@attrs.frozen
+class Prepare:
+    """Make ready to run the configuration in the attached cargo; answer `Prepared` or `Refused`."""
+
+    generation: int
+    removed: tuple[str, ...] = ()  # listeners whose sockets go when the generation is committed
+
+
+@message("commit")
+@attrs.frozen
+class Commit:
+    """The generation cell has been flipped. The cell is what counts; this only says it at once."""
+
+    generation: int
+
+
+@message("abort")
+@attrs.frozen
+class Abort:
+    """Forget what was prepared."""
+
+    generation: int
+
+
+@message("reopen")
+@attrs.frozen
+class Reopen:
+    """Open the log files anew."""
+
+
+# To the supervisor
+
+
+@message("ready")
+@attrs.frozen
+class Ready:
+    """The process works."""
+
+
+@message("released")
+@attrs.frozen
+class Released:
+    """The owner cells have been looked at for `step`: nothing is polled that is another's."""
+
+    step: int
+
+
+@message("prepared")
+@attrs.frozen
+class Prepared:
+    """Everything for the generation stands beside what runs."""
+
+    generation: int
+
+
+@message("refused")
+@attrs.frozen
+class Refused:
+    """The generation can't be run, and nothing has changed."""
+
+    generation: int
+    reasons: tuple[str, ...]
+
+
+FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Reopen)
+MAX_REASON = 2000  # characters of a reason; a message is bounded, and a person reads it

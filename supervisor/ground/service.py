@@ -1,0 +1,73 @@
+"""A process that runs one async function instead of a tier's runtime: prober, admin, and the services of tiers.
+
+It looks to the worker like a runtime without listeners. A reload starts the function anew with the new configuration in
+its Worker; a drain ends it. It may take a socket or anything else that was made for it before the fork from
+`worker.inherited`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import trio
+
+from supervisor.ground.config import Config
+from supervisor.ground.tier import Worker
+from supervisor.ground.wire import close_all
+
+Service = Callable[[Worker], Awaitable[None]]
+
+
+class ServiceEnded(Exception):
+    """The function returned although nobody asked it to end."""
+
+
+class ServiceRuntime:
+    """The function at work in one process. `run` is a trio task of that process."""
+
+    def __init__(self, worker: Worker, function: Service) -> None:
+        self._worker = worker
+        self._function = function
+        self._scope = trio.CancelScope()
+        self._again = False
+        self._ending = False
+
+    async def run(self) -> None:
+        """Until drained. Raises what the function raises, ServiceEnded if it returns by itself."""
+        while not self._ending:
+            self._again = False
+            self._scope = trio.CancelScope()
+            with self._scope:
+                await self._function(self._worker)
+            if not self._again and not self._ending:
+                raise ServiceEnded
+
+    def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
+        """A service has no listeners."""
+
+    def detach(self, listener: str, slot: int) -> None:
+        """A service has no listeners."""
+
+    def prepare(self, config: Config) -> Any:
+        """The function reads it from its worker when it starts anew."""
+        return config
+
+    def commit(self, prepared: Any) -> None:
+        self._again = True
+        self._scope.cancel()
+
+    def receive(self, message: Any, descriptors: Iterable[int]) -> None:
+        """A service has no messages; what came by mistake is closed."""
+        close_all(descriptors)
+
+    def drain(self) -> None:
+        self.close()
+
+    def holding(self) -> Sequence[str]:
+        return ()
+
+    def close(self) -> None:
+        self._ending = True
+        self._scope.cancel()
