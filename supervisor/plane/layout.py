@@ -243,8 +243,7 @@ class Header:
     CREATED = 4  # wall clock, ns
     LIVE_EPOCH = 5  # a stamp, new whenever a process came, went or changed its state
     INCARNATIONS = 6  # the last incarnation given out
-    FLOWS_USED = 7  # cells of the flow section given to segments
-    FOLDING = 8  # odd while counters move into the retired column
+    FOLDING = 7  # odd while counters move into the retired column
     SECRET = 16  # 32 bytes: key of the digests in the quota table
     NAMES_VERSION = 32  # + index of the kind
 
@@ -292,18 +291,19 @@ class Lease:
 class Flow:
     """A UDP flow; FLOW_CELLS apart."""
 
-    ADDRESS = 0  # 2 cells: IPv6 or mapped IPv4
-    META = 2  # USED | client port | local port | server row; 0 never used
+    HIGH = 0  # client address: IPv6, or IPv4 mapped
+    LOW = 1
+    META = 2  # a value of FlowMeta; 0 never used
     SEEN = 3  # monotonic ns
 
 
-class Segment:
-    """A directory entry of the flow section: which listener's slot uses which part."""
+class FlowMeta:
+    """A flow's one cell of truth, stored last: bits | client port << 32 | local port << 16 | server row."""
 
-    LISTENER = 0  # row + 1; 0 free
-    SLOT = 1
-    OFFSET = 2  # cells from the start of the section
-    ROWS = 3  # capacity, a power of two; kept when freed, for the next of the same size
+    USED = 1 << 63
+    REMOVED = 1 << 62  # was used, and may stand in the way to another: searches go on behind it
+    IPV4 = 1 << 61  # the client's address was given as IPv4
+    CLIENT_PORT, LOCAL_PORT = 32, 16  # shifts
 
 
 PROCESS_CELLS = 16
@@ -313,7 +313,8 @@ LEASEPOOL_LOCKS = 128
 POOL_LOCKS = 128
 FIRST_LEASEPOOL_LOCK = QUOTA_LOCKS
 FIRST_POOL_LOCK = QUOTA_LOCKS + LEASEPOOL_LOCKS
-LOCKS = QUOTA_LOCKS + LEASEPOOL_LOCKS + POOL_LOCKS
+SEGMENTS_LOCK = FIRST_POOL_LOCK + POOL_LOCKS
+LOCKS = SEGMENTS_LOCK + 1
 
 BUCKET_ROWS = 16  # probes that a key may need; with half the rows in use 0.4 % of the buckets are full
 BUCKET_CELLS = BUCKET_ROWS * 3
@@ -324,9 +325,9 @@ LEASES_PER_COLUMN = 1024  # server connections that one process opened; PostgreS
 LEASES = LEASES_PER_COLUMN * COLUMNS
 
 FLOW_CELLS = 4
-FLOW_SECTION_CELLS = 1 << 22  # 1,048,576 flows, 32 MiB when all are touched
-SEGMENT_CELLS = 4
-SEGMENTS = 4096
+FLOWS_PER_SEGMENT = 1 << 13  # of one slot; a worker has several slots, and 8192 sessions by default
+# The directory of segments is a cell each: listener row << 8 | slot, + 1; 0 free.
+SEGMENTS = 512  # UDP listeners × slots: 64 listeners on a small machine, 8 on one with 32 CPUs; 256 KiB each when used
 
 
 def _pages(cells: int) -> int:
@@ -359,8 +360,8 @@ def _sections() -> tuple[dict[str, int], dict[Kind, int], dict[Kind, int], dict[
     sections["quotas"] = place(BUCKETS * BUCKET_CELLS)
     sections["lease words"] = place(LEASES)
     sections["leases"] = place(LEASES * LEASE_CELLS)
-    sections["segments"] = place(SEGMENTS * SEGMENT_CELLS)
-    sections["flows"] = place(FLOW_SECTION_CELLS)
+    sections["segments"] = place(SEGMENTS)
+    sections["flows"] = place(SEGMENTS * FLOWS_PER_SEGMENT * FLOW_CELLS)
     return sections, names, states, counters, within, at
 
 
@@ -381,7 +382,7 @@ FINGERPRINT = zlib.crc32(
             LAYOUT_VERSION,
             [(kind.value, table.rows, table.state_cells, table.counter_cells) for kind, table in TABLES.items()],
             sorted(SECTIONS.items()),
-            [PROCESS_CELLS, LOCK_BYTES, BUCKET_ROWS, LEASE_CELLS, LEASES_PER_COLUMN, FLOW_CELLS, SEGMENT_CELLS],
+            [PROCESS_CELLS, LOCK_BYTES, BUCKET_ROWS, LEASE_CELLS, LEASES_PER_COLUMN, FLOW_CELLS, FLOWS_PER_SEGMENT],
         )
     ).encode()
 )

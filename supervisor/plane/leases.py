@@ -9,7 +9,7 @@ count can be behind, and is taken anew by whoever finds the lock's owner dead.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -166,10 +166,9 @@ class Leases:
     def held(self, pool_row: int) -> list[Held]:
         """Every lease of the pool, orphans included."""
         cells = self._cells
-        words = cells[layout.LEASE_WORDS_AT : layout.LEASE_WORDS_AT + layout.LEASES].tolist()
         found = []
-        for lease, word in enumerate(words):
-            if word and word >> LeaseWord.POOL & _POOL_MASK == pool_row:
+        for lease, word in _all(cells):
+            if word >> LeaseWord.POOL & _POOL_MASK == pool_row:
                 details = layout.LEASES_AT + lease * layout.LEASE_CELLS
                 secret = cells[details + Lease.SECRET : details + layout.LEASE_CELLS].tobytes()
                 found.append(
@@ -227,8 +226,9 @@ def recount(region: Region, pool_row: int) -> None:
     stripe = pool_row % layout.LEASEPOOL_LOCKS
     rows = range(stripe, layout.TABLES[Kind.LEASEPOOL].rows, layout.LEASEPOOL_LOCKS)
     counts = dict.fromkeys(rows, 0)
-    for word in cells[layout.LEASE_WORDS_AT : layout.LEASE_WORDS_AT + layout.LEASES].tolist():
-        if word and (pool := word >> LeaseWord.POOL & _POOL_MASK) in counts:
+    for _, word in _all(cells):
+        pool = word >> LeaseWord.POOL & _POOL_MASK
+        if pool in counts:
             counts[pool] += 1
     for row, count in counts.items():
         at = _state(row)
@@ -239,10 +239,9 @@ def recount(region: Region, pool_row: int) -> None:
 def orphan_all(region: Region, column: int) -> None:
     """Orphan what a dead process held. Supervisor only."""
     cells = region.cells
-    words = cells[layout.LEASE_WORDS_AT : layout.LEASE_WORDS_AT + layout.LEASES].tolist()
     locks: dict[int, Lock] = {}  # kept for this call: one that timed out is not waited for again
-    for lease, seen in enumerate(words):
-        if not seen or seen >> LeaseWord.COLUMN & _COLUMN_MASK != column:
+    for lease, seen in _all(cells):
+        if seen >> LeaseWord.COLUMN & _COLUMN_MASK != column:
             continue
         pool_row = seen >> LeaseWord.POOL & _POOL_MASK
         lock = locks.setdefault(pool_row % layout.LEASEPOOL_LOCKS, leasepool_lock(region, pool_row))
@@ -257,6 +256,15 @@ def orphan_all(region: Region, column: int) -> None:
             cells[at] = word & ~_STATE_MASK | LeaseState.ORPHANED
         if result is not LockResult.TIMED_OUT:
             lock.release()
+
+
+def _all(cells: memoryview[int]) -> Iterator[tuple[int, int]]:
+    """Leases that are not free, with their words; about 0.5 ms, so not for every transaction."""
+    for start in range(0, layout.LEASES, layout.LEASES_PER_COLUMN):
+        at = layout.LEASE_WORDS_AT + start
+        words = cells[at : at + layout.LEASES_PER_COLUMN].tolist()
+        if any(words):
+            yield from ((start + index, word) for index, word in enumerate(words) if word)
 
 
 def _state(pool_row: int) -> int:

@@ -12,7 +12,7 @@ from typing import Self
 
 import attrs
 
-from supervisor.plane import counters, layout, locks, region
+from supervisor.plane import counters, flows, layout, locks, region
 from supervisor.plane.layout import Header, Kind, ListenerState, Process, ProcessState
 from supervisor.plane.leases import orphan_all
 from supervisor.plane.names import Names
@@ -62,6 +62,8 @@ class Plane(Region):
 
     def release(self, kind: Kind, row: int) -> None:
         """Supervisor only, when the last generation that used the row is gone."""
+        if kind is Kind.LISTENER:
+            flows.release(self, row)
         self._names.release(kind, row)
 
     def names(self, kind: Kind) -> dict[str, int]:
