@@ -16,11 +16,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple
 
-import outcome
 import trio
 
+from supervisor.ground.lane.bridge import bridge
 from supervisor.ground.lane.conn import Conn
-from supervisor.ground.lane.sessions import PARKED, TURN_READS, Cancelled, Crashed, Scheduler, park
+from supervisor.ground.lane.sessions import PARKED, TURN_READS, Crashed, Scheduler, park
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -172,26 +172,9 @@ class Lane(Scheduler):
     async def offload(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run `function` as a real trio task and return its result or raise its error. Cancelling the session cancels
         the task."""
-        nursery = self._nursery
-        if nursery is None:
+        if self._nursery is None:
             raise RuntimeError("the lane is not running")
-        session = self.current
-        scope = trio.CancelScope()
-        result: list[outcome.Outcome[T]] = []
-
-        async def task() -> None:
-            with scope:
-                result.append(await outcome.acapture(function, *args))
-            self.wake(session)
-
-        nursery.start_soon(task)
-        try:
-            while not result:
-                await park()
-        except BaseException:
-            scope.cancel()
-            raise
-        return result[0].unwrap()
+        return await bridge(self, self._nursery, function, *args)
 
     def kick(self) -> None:
         if self._asleep:
@@ -219,7 +202,8 @@ class Lane(Scheduler):
                             break
             finally:
                 self._nursery = None
-                self._end_all()
+                self.end_all()
+                self._close_all()
                 nursery.cancel_scope.cancel()
 
     def _round(self) -> bool:
@@ -297,17 +281,6 @@ class Lane(Scheduler):
                 self.epoll.register(listening.sock.fileno(), select.EPOLLIN)
             if self.closing:
                 self._close_all()
-
-    def _end_all(self) -> None:
-        for session in list(self.sessions):
-            session.throw(Cancelled())
-        for _ in range(8):  # a `finally` may wait for its children once or twice; more is refused
-            if not self._queue:
-                break
-            self.turn()
-        for session in list(self.sessions):
-            session.coro.close()
-        self._close_all()
 
     def close(self) -> None:
         """Give back the epoll, once `run` has ended."""

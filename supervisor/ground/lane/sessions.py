@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 TURN_READS = 16  # reads of up to 64 KiB a session may do before others get their turn: about 1 MiB, under 1 ms
 SCAN_EVERY = 1.0  # seconds between looks at every session's deadline; nearer deadlines are listed apart
+LAST_TURNS = 8  # once all are cancelled: a `finally` may wait for its children once or twice; more is refused
 _NEVER = math.inf
 
 PARKED = object()
@@ -219,6 +220,17 @@ class Scheduler:
         for timer in [timer for timer in self._timers if timer[0] <= now]:
             timer[0] = now + timer[1]
             timer[2]()
+
+    def end_all(self) -> None:
+        """Cancel every session and let its `finally` blocks run."""
+        for session in list(self.sessions):
+            session.cancel()
+        for _ in range(LAST_TURNS):
+            if not self._queue:
+                break
+            self.turn()
+        for session in list(self.sessions):
+            session.coro.close()
 
 
 class Event:
