@@ -106,7 +106,8 @@ class Structuring:
         def structure(raw: Any, _: Any) -> Any:
             _expect(raw, array)
             taken = [self.take(item, element, number) for number, item in enumerate(raw)]
-            return tuple(item for item in taken if item is not _FAILED)
+            # An array with a hole would be judged as if the user had written a shorter one.
+            return _FAILED if any(item is _FAILED for item in taken) else tuple(taken)
 
         return structure
 
@@ -222,7 +223,7 @@ def _tables(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _build(table: Any, values: dict[str, Any]) -> Any:
-    if _FAILED not in values.values():
+    if not any(value is _FAILED for value in values.values()):
         return table(**{name.lstrip("_"): value for name, value in values.items()})
     broken = object.__new__(table)
     for name, value in values.items():

@@ -1,0 +1,98 @@
+"""The command line: which commands there are, what they take, and who does them.
+
+Each command stands in its own module and is imported only when it is asked for: `portway check` does not load TLS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from supervisor.cli.exits import DONE, FAILED, USAGE
+
+Command = Callable[[argparse.Namespace], int]
+
+# "pool/host:port"; a configuration's path ends otherwise.
+_SERVER = re.compile(r"[^/]+/.+:\d{1,5}\Z")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="portway",
+        description="One daemon for the whole traffic path: L4 edge, L7 gateway, PostgreSQL pooler.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if config:
+            added.add_argument("config", metavar="CONFIG", type=Path, help="the configuration file")
+        return added
+
+    command("run", "the daemon, in the foreground")
+    check = command("check", "read the configuration: 0 and a summary, or 2 and every error")
+    check.add_argument("--json", action="store_true", help="the summary or the errors as JSON on stdout")
+    status = command("status", "what the running daemon does")
+    status.add_argument("--json", action="store_true", help="the whole status as JSON on stdout")
+    reload = command("reload", "let the running daemon take its changed configuration, all of it or nothing")
+    reload.add_argument("--json", action="store_true", help="the daemon's answer as JSON on stdout")
+    drain = command("drain", "send new work past a server; what it holds may end", config=False)
+    drain.add_argument("server", metavar="POOL/SERVER", help="such as user/127.0.0.1:8101")
+    drain.add_argument("config", metavar="CONFIG", help="the configuration file")
+    state = drain.add_mutually_exclusive_group()
+    state.add_argument("--undo", action="store_true", help="give it work again")
+    state.add_argument("--maintenance", action="store_true", help="mark it as in maintenance: no check brings it back")
+    command("schema", "JSON Schema of the configuration, for editors", config=False)
+    demo = command("demo", "the whole picture on this machine, backends and PostgreSQL included", config=False)
+    demo.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Parse and run; returns the exit code."""
+    parser = _parser()
+    try:
+        # The demo has options of its own, which are not ours to parse.
+        if arguments[:1] == ["demo"]:
+            return _function("demo", "main")(arguments[1:])
+        options = parser.parse_args(arguments)
+    except SystemExit as end:  # argparse ends the process itself: 0 after --help, 2 after an error
+        return end.code if isinstance(end.code, int) else USAGE
+    if options.version:
+        from supervisor.ground.status import version
+
+        print(f"portway {version()}")
+        return DONE
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    if options.command == "drain" and _SERVER.match(options.config) and not _SERVER.match(options.server):
+        # `portway drain CONFIG POOL/SERVER`, in the order of the other commands.
+        options.server, options.config = options.config, options.server
+    return run(_function(options.command, "run"), options)
+
+
+def run(command: Command, options: argparse.Namespace) -> int:
+    """One command, with the two ends that every one of them may come to."""
+    try:
+        code = command(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        # `portway status | head`: the reader has seen enough, and Python's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+
+
+def _function(module: str, name: str) -> Callable[..., int]:
+    function: Callable[..., int] = getattr(import_module(f"supervisor.cli.{module}"), name)
+    return function

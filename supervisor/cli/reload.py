@@ -1,0 +1,35 @@
+"""`portway reload CONFIG`: asks the daemon, waits until all processes have taken the file or one has refused."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from supervisor.cli.control import Unreachable, ask_daemon, complain, errors_of
+from supervisor.cli.exits import DONE, FAILED, USAGE
+from supervisor.ground.config import ConfigError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code 0 when the new file runs, 2 when it was refused and the old one runs on, 1 without a daemon."""
+    try:
+        answer = ask_daemon(options.config, {"command": "reload"})
+    except ConfigError as error:
+        # Not even TOML: the daemon would say the same, and nothing would change.
+        complain(error)
+        return USAGE
+    except Unreachable as error:
+        complain(error)
+        return FAILED
+    if options.json:
+        print(json.dumps(answer))
+    if not answer.get("ok"):
+        print(*errors_of(answer), sep="\n", file=sys.stderr)
+        complain("nothing was changed; the daemon runs on with what it had")
+        return USAGE
+    changed = [str(key) for key in answer.get("changed", ())]
+    print("portway: reloaded;", "changed:" if changed else "nothing has changed", file=sys.stderr)
+    for key in changed:
+        print(f"  {key}", file=sys.stderr)
+    return DONE

@@ -1,0 +1,180 @@
+"""`portway status CONFIG [--json]`: what the running daemon does, as tables for people or as JSON for programs.
+
+The tables lose their lines and colours when stdout is no terminal: then every row is one line of aligned columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from supervisor.cli.control import Unreachable, ask_daemon, complain, errors_of
+from supervisor.cli.exits import DONE, FAILED, USAGE
+from supervisor.ground.config import ConfigError
+
+WIDE = 500  # columns where nobody's terminal sets a width: a cut address helps nobody
+
+_COLOURS = {"ready": "green", "up": "green", "down": "red", "ejected": "red", "gone": "red"}
+_OTHER_COLOUR = "yellow"  # starting, draining, maintenance
+
+Row = Sequence[object]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code 0, 1 without a daemon, 2 for a file that can't be read."""
+    try:
+        answer = ask_daemon(options.config, {"command": "status"})
+    except ConfigError as error:
+        complain(error)
+        return USAGE
+    except Unreachable as error:
+        complain(error)
+        return FAILED
+    status = answer.get("status")
+    if not answer.get("ok") or not isinstance(status, dict):
+        for reason in errors_of(answer):
+            complain(reason)
+        return FAILED
+    if options.json:
+        print(json.dumps(status, indent=2))
+    else:
+        terminal = sys.stdout.isatty()
+        show(status, Console(file=sys.stdout, width=None if terminal else WIDE, soft_wrap=not terminal))
+    return DONE
+
+
+def show(status: dict[str, Any], console: Console) -> None:
+    """Print the status document."""
+    daemon = status["portway"]
+    console.print(
+        Text.assemble(
+            f"portway {daemon['version']} ",
+            _word(daemon["state"]),
+            f"  pid {daemon['pid']}  generation {daemon['generation']}  up {_span(daemon['uptime'])}",
+            f"  {daemon['pop']}" if daemon["pop"] else "",
+            f"  {Path(daemon['config'])}",
+        )
+    )
+    for title, header, rows in _sections(status):
+        table = Table(
+            title=title,
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD if console.is_terminal else None,
+            pad_edge=False,
+        )
+        kept = [*rows]
+        for index, name in enumerate(header):
+            numeric = bool(kept) and all(isinstance(row[index], (int, float)) for row in kept)
+            table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        for row in kept:
+            table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        if kept:
+            console.print()
+            console.print(table)
+
+
+def _sections(status: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], Iterable[Row]]]:
+    yield "processes", ("process", "pid", "state", "generation", "heartbeat"), map(_process, status["processes"])
+    yield (
+        "listeners",
+        ("listener", "bind", "protocol", "polled by", "active", "accepted", "refused", "errors", "in", "out"),
+        map(_listener, status["listeners"]),
+    )
+    yield (
+        "pools",
+        ("pool", "balance", "server", "state", "since", "in flight", "requests", "failures", "ejections", "in", "out"),
+        (_server(pool, server) for pool in status["pools"] for server in pool["servers"]),
+    )
+    yield (
+        "routes",
+        ("route", "requests", "2xx", "3xx", "4xx", "5xx", "in flight", "mean", "p50", "p99"),
+        map(_route, status["routes"]),
+    )
+    yield (
+        "limits",
+        ("limit", "admitted", "refused"),
+        ((limit["name"], limit["admitted"], limit["refused"]) for limit in status["limits"]),
+    )
+    yield (
+        "database pools",
+        ("database", "user", "servers", "limit", "busy", "idle", "clients", "waiting", "longest", "transactions"),
+        map(_lease_pool, status["lease_pools"]),
+    )
+
+
+def _process(process: dict[str, Any]) -> Row:
+    name = f"{process['tier']} {process['number']}" if process["number"] else process["tier"]
+    return name, process["pid"], _word(process["state"]), process["generation"], f"{process['heartbeat_age']:.1f}s"
+
+
+def _listener(listener: dict[str, Any]) -> Row:
+    return (
+        f"{listener['tier']}/{listener['name']}",
+        listener["bind"],
+        listener["protocol"],
+        ", ".join(f"{title} ({count})" for title, count in listener["slots"].items()) or "nobody",
+        listener["active"] + listener["sessions"],
+        listener["accepted"],
+        listener["refused"],
+        listener["errors"],
+        _bytes(listener["bytes_in"]),
+        _bytes(listener["bytes_out"]),
+    )
+
+
+def _server(pool: dict[str, Any], server: dict[str, Any]) -> Row:
+    return (
+        pool["name"],
+        pool["balance"],
+        server["address"] + (" (backup)" if server["backup"] else ""),
+        _word(server["state"]),
+        server["since"],
+        server["in_flight"],
+        server["requests"],
+        server["failures"],
+        server["ejections"],
+        _bytes(server["bytes_in"]),
+        _bytes(server["bytes_out"]),
+    )
+
+
+def _route(route: dict[str, Any]) -> Row:
+    classes = [route[f"responses_{number}xx"] for number in range(2, 6)]
+    latencies = [f"{route['latency'][name] * 1000:.1f}ms" for name in ("mean", "p50", "p99")]
+    return route["name"], route["requests"], *classes, route["in_flight"], *latencies
+
+
+def _lease_pool(pool: dict[str, Any]) -> Row:
+    numbers = [pool[name] for name in ("open", "limit", "busy", "idle", "clients", "waiting")]
+    return pool["database"], pool["user"], *numbers, f"{pool['oldest_wait']:.1f}s", pool["transactions"]
+
+
+def _word(state: str) -> Text:
+    return Text(state, style=_COLOURS.get(state, _OTHER_COLOUR))
+
+
+def _span(seconds: float) -> str:
+    whole = int(seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if whole >= 2 * size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def _bytes(count: int) -> str:
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

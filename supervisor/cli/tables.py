@@ -1,0 +1,9 @@
+"""The tables of the tiers, for the commands that read a configuration and run nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge.config import EdgeTable
+
+TABLES: Mapping[str, type] = {"edge": EdgeTable}

@@ -1,0 +1,8 @@
+"""The one place that names the tiers; everything below knows them as values."""
+
+from __future__ import annotations
+
+import edge.tier
+from supervisor.ground.tier import Tier
+
+TIERS: tuple[Tier, ...] = (edge.tier.TIER,)
