@@ -85,9 +85,7 @@ class Issuer:
         key = self.keys[kid][1]
         if isinstance(key, bytes):
             raise ValueError(f"{kid} is a secret, not a key pair")
-        pem = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         path.write_bytes(pem)
         return path
 

@@ -217,6 +217,11 @@ class Cluster:
             cursor = connection.execute(query, values or None)
             return cursor.fetchall() if cursor.description else []
 
+    def script(self, statements: LiteralString, database: str = "postgres") -> None:
+        """Run several statements as superuser."""
+        with self.connect(database) as connection:
+            connection.execute(statements)
+
     def add_role(self, name: str, password: str, encryption: str = "scram-sha-256") -> None:
         """A role that may log in; `encryption` is scram-sha-256 or md5."""
         with self.connect() as connection:
