@@ -1,0 +1,271 @@
+"""[gateway]: the tables of listeners, auth, limits and routes, and what must agree between them.
+
+Only keys that work stand here; any other is refused as unknown. Paths, hosts and names of header fields are checked at
+load, so that a worker can compile what it gets without a way to fail.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+import attrs
+
+from gateway import patterns
+from gateway.fields import FROM_PROXIES, HOP_BY_HOP, SPECIAL, canonical
+from gateway.keys import load_keys
+from supervisor.ground.config import (
+    Between,
+    Bind,
+    Duration,
+    File,
+    Network,
+    Place,
+    Problem,
+    Rate,
+    Secret,
+    Size,
+    Workers,
+    unknown_name,
+)
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA", "HS256", "HS384", "HS512"
+]
+MAX_BURST = 1_000_000  # the plane stores burst × interval in nanoseconds, in 64 bits
+MIN_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes, RFC 7518 §3.2: at least as long as the hash
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]{1,24}").fullmatch
+_CLAIM = re.compile(r"[^\x00-\x1f]+").fullmatch
+
+
+@attrs.frozen
+class KeySetFile(File):
+    """A file with a JSON Web Key Set (RFC 7517 §5)."""
+
+    @classmethod
+    def from_config(cls, raw: str, place: Place) -> Self:
+        if raw.startswith(("http://", "https://")):
+            raise ValueError("key sets are not fetched from a URL yet; name a file")
+        return super().from_config(raw, place)
+
+
+@attrs.frozen(kw_only=True)
+class CertificateTable:
+    """A certificate chain and its private key, PEM."""
+
+    cert: File
+    key: File
+
+
+@attrs.frozen(kw_only=True)
+class TlsTable:
+    """[gateway.listeners.NAME] tls: TLS 1.2 and 1.3; the first certificate serves clients that name no host."""
+
+    certificates: tuple[CertificateTable, ...]
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        # Imported here: OpenSSL is loaded only where TLS is asked for.
+        from supervisor.ground.net.tls import KeyPair, certificate_context
+
+        if not self.certificates:
+            yield Problem(("certificates",), "at least one certificate is needed")
+        for number, one in enumerate(self.certificates):
+            try:
+                certificate_context(KeyPair(one.cert.data, one.key.data))
+            except ValueError as error:
+                yield Problem(("certificates", number), str(error))
+
+
+@attrs.frozen(kw_only=True)
+class ListenerTable:
+    """[gateway.listeners.NAME]: where requests come in."""
+
+    bind: Bind
+    tls: TlsTable | None = None
+    http2: bool = False
+    accept_proxy_protocol: tuple[Network, ...] = ()  # networks that must send it; from any other it is an error
+    trusted_proxies: tuple[Network, ...] = ()  # networks whose X-Forwarded-*, X-Request-Id, traceparent are believed
+    allow_encoded_slash: bool = False
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if self.http2:
+            yield Problem(("http2",), "HTTP/2 is not implemented yet; leave it out or set it to false")
+
+
+@attrs.frozen(kw_only=True)
+class AuthTable:
+    """[gateway.auth.NAME]: who may pass, by a JSON Web Token in Authorization: Bearer."""
+
+    type: Literal["jwt"]
+    algorithms: tuple[Algorithm, ...]
+    issuer: str | None = None
+    audience: tuple[str, ...] = ()  # any of these
+    jwks: KeySetFile | None = None
+    key: File | None = None
+    secret: Secret | None = None
+    claims_to_headers: Mapping[str, str] = attrs.field(factory=lambda: {"sub": "X-User-Id"})
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if not self.algorithms:
+            yield Problem(("algorithms",), "at least one algorithm must be listed")
+        sources = [name for name in ("jwks", "key", "secret") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            yield Problem((), "exactly one of jwks, key and secret is needed")
+        shared = [name for name in self.algorithms if name.startswith("HS")]
+        if shared and len(shared) != len(self.algorithms):
+            # Whoever knows the public key could sign with it as if it were the secret.
+            yield Problem(("algorithms",), "HS algorithms can't stand beside those with public keys")
+        elif len(sources) == 1 and self.algorithms:
+            yield from self._key_problems(sources[0], bool(shared))
+            if bool(shared) == (sources[0] == "secret"):
+                try:
+                    load_keys(self)
+                except ValueError as error:
+                    yield Problem((sources[0],), str(error))
+        headers: dict[bytes, str] = {}
+        for claim, header in self.claims_to_headers.items():
+            path = ("claims_to_headers", claim)
+            plain = canonical(header.encode())
+            if not _CLAIM(claim):
+                yield Problem(path, "not the name of a claim")
+            if not _FIELD_NAME(header):
+                yield Problem(path, "not the name of a header")
+            elif _is_reserved(plain):
+                yield Problem(path, f"{header} has a meaning of its own")
+            elif plain in headers:
+                yield Problem(path, f"{header} is already filled from {headers[plain]}")
+            headers.setdefault(plain, claim)
+
+    def _key_problems(self, source: str, shared: bool) -> Iterable[Problem]:
+        if shared and source != "secret":
+            yield Problem((source,), "HS algorithms need a secret")
+        if not shared and source == "secret":
+            yield Problem(("secret",), "only HS algorithms are keyed with a secret")
+        if shared and self.secret is not None:
+            least = max(MIN_SECRET[name] for name in self.algorithms)
+            if len(self.secret.value.encode()) < least:
+                yield Problem(("secret",), f"needs at least {least} bytes for {', '.join(self.algorithms)}")
+
+
+@attrs.frozen(kw_only=True)
+class LimitTable:
+    """[gateway.limits.NAME]: how many requests a key may make, exact over all workers."""
+
+    key: str
+    rate: Rate
+    burst: Annotated[int, Between(1, MAX_BURST)] | None = None  # how many may come at once; None: the rate's number
+    shadow: bool = False  # count, but let pass
+
+    @property
+    def at_once(self) -> int:
+        return self.rate.count if self.burst is None else self.burst
+
+    @property
+    def header(self) -> str | None:
+        """The header of a key "header:NAME"."""
+        return self.key.removeprefix("header:") if self.key.startswith("header:") else None
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if self.header is None:
+            if self.key not in ("user", "client_ip", "route"):
+                yield Problem(("key",), "must be user, client_ip, route or header:NAME")
+        elif not _FIELD_NAME(self.header):
+            yield Problem(("key",), "header: is followed by the name of a header")
+        elif _is_reserved(canonical(self.header.encode())):
+            yield Problem(("key",), f"{self.header} can't be a key: it has a meaning of its own")
+        if self.at_once > MAX_BURST:
+            yield Problem(("rate",), f"more than {MAX_BURST} at once; set burst")
+        elif self.at_once * self.rate.interval_ns >= 1 << 62:
+            yield Problem(("burst",), "a burst that takes longer than a lifetime to come back")
+
+
+@attrs.frozen(kw_only=True)
+class RouteTable:
+    """[gateway.routes.NAME]: which requests go to which pool, and on what conditions."""
+
+    pool: str
+    path: str = "/*"
+    hosts: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    headers: Mapping[str, str] = attrs.field(factory=dict)  # name to exact value; "*": it must be there
+    priority: Annotated[int, Between(-1_000_000, 1_000_000)] = 0
+    auth: str | None = None
+    forward_token: bool = False
+    limits: tuple[str, ...] = ()
+    timeout: Duration = Duration(15)
+    max_body: Size | None = None
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        gateway = config.tier("gateway")
+        if self.pool not in config.pools:
+            yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
+        if self.auth is not None and self.auth not in gateway.auth:
+            yield Problem(("auth",), unknown_name("auth", self.auth, gateway.auth))
+        for number, name in enumerate(self.limits):
+            if name not in gateway.limits:
+                yield Problem(("limits", number), unknown_name("limit", name, gateway.limits))
+            elif gateway.limits[name].key == "user" and self.auth is None:
+                yield Problem(("limits", number), "a limit by user needs auth on the route")
+        try:
+            patterns.parse_path(self.path)
+        except ValueError as error:
+            yield Problem(("path",), str(error))
+        for number, host in enumerate(self.hosts):
+            try:
+                patterns.parse_host(host)
+            except ValueError as error:
+                yield Problem(("hosts", number), str(error))
+        for number, method in enumerate(self.methods):
+            if not _METHOD(method):
+                yield Problem(("methods", number), "not a method in capitals")
+            elif method in ("CONNECT", "TRACE"):
+                yield Problem(("methods", number), f"{method} is always refused")
+        for name in self.headers:
+            if not _FIELD_NAME(name):
+                yield Problem(("headers", name), "not the name of a header")
+            elif _is_reserved(canonical(name.encode())):
+                yield Problem(("headers", name), f"{name} can't be routed by: it has a meaning of its own")
+        if self.timeout <= 0:
+            yield Problem(("timeout",), "must be more than 0")
+
+
+@attrs.frozen(kw_only=True)
+class GatewayTable:
+    """[gateway]"""
+
+    workers: Workers | None = None
+    listeners: Mapping[str, ListenerTable] = attrs.field(factory=dict)
+    auth: Mapping[str, AuthTable] = attrs.field(factory=dict)
+    limits: Mapping[str, LimitTable] = attrs.field(factory=dict)
+    routes: Mapping[str, RouteTable] = attrs.field(factory=dict)
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if self.listeners and not self.routes:
+            yield Problem(("listeners",), "listeners without any route: every request would be a 404")
+        seen: dict[Any, str] = {}
+        for name, route in self.routes.items():
+            try:
+                conditions = patterns.conditions(route)
+            except ValueError:
+                continue  # told above
+            for condition in conditions:
+                other = seen.setdefault(condition, name)
+                if other != name:
+                    yield Problem(("routes", name), f"takes exactly the requests of route {other}; set a priority")
+                    break
+        identities: dict[bytes, str] = {}
+        for auth, table in self.auth.items():
+            for header in table.claims_to_headers.values():
+                identities.setdefault(canonical(header.encode()), auth)
+        for name, route in self.routes.items():
+            for header in route.headers:
+                if canonical(header.encode()) in identities:
+                    yield Problem(("routes", name, "headers", header), "an identity header never comes from a client")
+
+
+def _is_reserved(plain: bytes) -> bool:
+    """Names that the gateway itself reads or writes."""
+    return plain in SPECIAL or plain in HOP_BY_HOP or plain in FROM_PROXIES or plain.startswith(b"x-forwarded-")
