@@ -10,9 +10,11 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from bench import http, l4, memory, sql
 from bench.loads import BadRun
@@ -126,7 +128,12 @@ def main(argv: list[str]) -> int:
     return int(any(why.startswith("FAILED") for result in results for why in result.skipped.values()))
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)  # everything that was started is ended on this way too
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -52,9 +52,8 @@ def test_a_generator_that_fails_is_told_with_its_words(tmp_path: Path, monkeypat
 def test_pgbench_counts_what_was_processed(monkeypatch: pytest.MonkeyPatch) -> None:
     from supervisor.cli.demo.postgres import Installation
 
-    seen = answer(
-        monkeypatch, "number of transactions actually processed: 123\nnumber of failed transactions: 0 (0%)\n"
-    )
+    told = "number of transactions actually processed: 123\nnumber of failed transactions: "
+    seen = answer(monkeypatch, told + "0 (0%)\n")
     assert loads.pgbench(Installation(Path("/opt")), 6432, 2, "extended").operations == 123
     assert {"-M", "extended", "-S"} <= set(seen[0])
     answer(monkeypatch, told + "2 (1%)\n")
