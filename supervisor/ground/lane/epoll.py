@@ -220,7 +220,7 @@ class Lane(Scheduler):
             if conn is None:
                 listening = self.listening.get(fd)
                 if listening is not None:
-                    self._call(listening.ready)
+                    self.call(listening.ready)
                 elif fd == self._bell:
                     os.eventfd_read(fd)
                 continue
@@ -233,7 +233,7 @@ class Lane(Scheduler):
             session = conn.waiter
             if session is None:
                 if conn.on_idle is not None:
-                    self._call(conn.on_idle, conn)
+                    self.call(conn.on_idle, conn)
                 continue
             if session.queued or session.done:
                 continue  # a queued one has its turn in this round anyway
@@ -254,14 +254,6 @@ class Lane(Scheduler):
         if self.closing:
             self._close_all()
         return True
-
-    def _call(self, function: Callable[[*Ts], None], *args: *Ts) -> None:
-        """A callback's error is reported like a session's, and ends nothing else."""
-        try:
-            function(*args)
-        except Exception as error:
-            if self.crashed is not None:
-                self.crashed(None, error)
 
     def _close_all(self) -> None:
         closing, self.closing = self.closing, []

@@ -7,13 +7,14 @@ coroutine that yields anything else awaited something foreign (trio, asyncio) an
 
 from __future__ import annotations
 
+import inspect
 import math
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVarTuple
 
-T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 TURN_READS = 16  # reads of up to 64 KiB a session may do before others get their turn: about 1 MiB, under 1 ms
 SCAN_EVERY = 1.0  # seconds between looks at every session's deadline; nearer deadlines are listed apart
@@ -27,6 +28,10 @@ Crashed = Callable[["Session | None", BaseException], None]  # told of errors th
 
 class Cancelled(BaseException):
     """Thrown into a session that is to end now: clean up and let it pass."""
+
+
+class _Stopped(Cancelled):
+    """A scope's own way to end its block, when a child has failed. A cancellation from outside replaces it."""
 
 
 class Overdue(Exception):
@@ -71,7 +76,10 @@ class Session:
 
     def throw(self, error: BaseException) -> None:
         """Throw `error` at its await, in the next round. Cancellation is never replaced by anything milder."""
-        if self.done or isinstance(self.pending, Cancelled):
+        pending = self.pending
+        if self.done or (
+            isinstance(pending, Cancelled) and not (type(pending) is _Stopped and type(error) is Cancelled)
+        ):
             return
         self.pending = error
         self.scheduler.wake(self)
@@ -101,6 +109,7 @@ class Scheduler:
         self._queue: deque[Session] = deque()
         self._next_scan = now + SCAN_EVERY
         self._timers: list[list[Any]] = []  # [due, interval, function]
+        self._sleeping: dict[Session, float] = {}  # until when
 
     # -- what sessions and tiers call
 
@@ -140,18 +149,12 @@ class Scheduler:
     async def sleep(self, seconds: float) -> None:
         """Rest for `seconds`, to a tenth. The session's own deadline still holds."""
         session = self.current
-        until, before = self.now + seconds, session.deadline
-        if before <= until:
-            await Event(self).wait()  # the deadline comes first
-        session.expire_in(seconds)
+        self._sleeping[session] = until = self.now + seconds
         try:
             while self.now < until:
                 await park()
-        except Overdue:
-            if self.now < until:
-                raise
         finally:
-            session.deadline = before
+            del self._sleeping[session]
 
     def scope(self) -> Scope:
         """A block whose child sessions end with it."""
@@ -174,8 +177,8 @@ class Scheduler:
         self.current = session
         self.credit = TURN_READS
         try:
-            if session.pending is None:
-                token = session.resume(None)
+            if session.pending is None or inspect.getcoroutinestate(session.coro) == inspect.CORO_CREATED:
+                token = session.resume(None)  # what is thrown at its very start would pass by its `finally` blocks
             else:
                 error, session.pending = session.pending, None
                 token = session.coro.throw(error)
@@ -186,11 +189,31 @@ class Scheduler:
         else:
             if token is not PARKED:
                 self.foreign(session, token)
+            elif session.pending is not None:
+                self.wake(session)
 
     def foreign(self, session: Session, token: object) -> None:
-        """The session awaited something that is not the lane's: a TypeError, right there."""
-        session.pending = TypeError(f"a session awaits only the lane, not {token!r}; use lane.offload for trio")
-        self.step(session)
+        """The session awaited something that is not the lane's: a TypeError, right there, at its next turn (at once
+        would let one that insists run for ever)."""
+        # trio's own waits have noted whom to wake, which is the task that runs us all: they must forget it.
+        forget = getattr(token, "abort_func", None)
+        if forget is not None:
+            forget(_nobody_cancelled)
+        session.throw(TypeError(f"a session awaits only the lane, not {token!r}; use lane.offload for trio"))
+
+    def report(self, session: Session | None, error: BaseException) -> None:
+        """Tell of an error that nobody expected: not of cancellations, deadlines and peers that are gone."""
+        if self.crashed is not None and not isinstance(error, Cancelled | Overdue | OSError):
+            self.crashed(session, error)
+
+    def call(self, function: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Call `function` outside of any session: what it raises is reported like a session's, and ends nothing."""
+        self.current = None  # type: ignore[assignment]  # as at the beginning
+        try:
+            function(*args)
+        except Exception as error:
+            if self.crashed is not None:
+                self.crashed(None, error)
 
     def _ended(self, session: Session, error: BaseException | None) -> None:
         session.done = True
@@ -201,25 +224,30 @@ class Scheduler:
             if not isinstance(error, Cancelled):
                 session.error = error
             for watcher in watchers:
-                watcher(session)
-        elif error is not None and self.crashed is not None and not isinstance(error, Cancelled | Overdue | OSError):
-            self.crashed(session, error)
+                self.call(watcher, session)
+        elif error is not None:
+            self.report(session, error)
 
     def sweep(self) -> None:
-        """Throw Overdue into whoever is overdue; run the timers. Call it about ten times a second."""
+        """Throw Overdue into whoever is overdue, wake who has slept enough, run the timers. Call it about ten times a
+        second."""
         now = self.now
         if now >= self._next_scan:
             self._next_scan = now + SCAN_EVERY
             horizon = now + SCAN_EVERY
             self.soon = {session for session in self.sessions if session.deadline < horizon}
         for session in [session for session in self.soon if session.deadline <= now]:
-            session.deadline = _NEVER
-            self.soon.discard(session)
-            if session.pending is None:
+            if session.pending is None:  # else it is told after that
+                session.deadline = _NEVER
+                self.soon.discard(session)
                 session.throw(Overdue())
+        for session, until in self._sleeping.items():
+            if until <= now:
+                self.wake(session)
         for timer in [timer for timer in self._timers if timer[0] <= now]:
-            timer[0] = now + timer[1]
-            timer[2]()
+            if timer in self._timers:  # no other has stopped it meanwhile
+                timer[0] = now + timer[1]
+                self.call(timer[2])
 
     def end_all(self) -> None:
         """Cancel every session and let its `finally` blocks run."""
@@ -230,7 +258,16 @@ class Scheduler:
                 break
             self.turn()
         for session in list(self.sessions):
-            session.coro.close()
+            try:
+                session.coro.close()
+            except BaseException as error:
+                self._ended(session, error)
+            else:
+                self._ended(session, None)
+
+
+def _nobody_cancelled() -> NoReturn:
+    raise Cancelled
 
 
 class Event:
@@ -265,13 +302,15 @@ class Event:
 
 class Scope:
     """Child sessions that live no longer than a block. Leaving it waits for them; an error in the block or in a child
-    cancels the rest, and the first error is raised."""
+    cancels the rest, and the first error is raised, later ones reported. A cancellation from outside goes first."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._children: set[Session] = set()
-        self._error: BaseException | None = None
+        self._error: BaseException | None = None  # the first child's that failed
         self._owner: Session | None = None
+        self._leaving = False
+        self._stopped: _Stopped | None = None  # what we threw into the block
 
     def spawn(self, coro: Coroutine[Any, Any, Any], name: str = "") -> Session:
         child = self._scheduler.spawn(coro, name)
@@ -286,33 +325,44 @@ class Scope:
 
     def _child_ended(self, child: Session) -> None:
         self._children.discard(child)
-        if child.error is not None and self._error is None:
-            self._error = child.error
-            self.cancel()
-            if self._owner is not None:
-                self._owner.cancel()
-        if not self._children and self._owner is not None:
-            self._scheduler.wake(self._owner)
+        owner = self._owner
+        if child.error is not None:
+            if self._error is None:
+                self._error = child.error
+                self.cancel()
+                if owner is not None and not self._leaving:
+                    self._stopped = _Stopped()
+                    owner.throw(self._stopped)
+            else:
+                self._scheduler.report(child, child.error)
+        if not self._children and owner is not None:
+            self._scheduler.wake(owner)
 
     async def __aenter__(self) -> Scope:
         self._owner = self._scheduler.current
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._leaving = True
+        owner, stopped = self._scheduler.current, self._stopped
+        if stopped is not None and owner.pending is stopped:
+            owner.pending = None  # not delivered, and no longer needed
         if error is not None:
             self.cancel()
-        owner = self._scheduler.current
-        interrupted: BaseException | None = None
+        own = None if error is stopped else error
+        first = self._error or own
+        cancelled = own if isinstance(own, Cancelled) else None
         while self._children:
             try:
                 await park()
-            except (Cancelled, Overdue) as again:  # the children must end first
-                interrupted = interrupted or again
+            except (Exception, Cancelled) as again:  # the children must end first
+                if isinstance(again, Cancelled):
+                    cancelled = again
+                first = first or self._error or again
                 self.cancel()
         self._owner = None
-        if owner.pending is not None and self._error is not None:
-            owner.pending = None  # our own cancel, not yet delivered
-        if self._error is not None:
-            raise self._error
-        if interrupted is not None and error is None:
-            raise interrupted
+        outcome = cancelled or first or self._error
+        if self._error is not None and outcome is not self._error:
+            self._scheduler.report(owner, self._error)
+        if outcome is not None and outcome is not error:
+            raise outcome
