@@ -14,7 +14,7 @@ from edge.tcp import Connection, TcpListener
 from edge.udp import UdpListener
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Session
-from supervisor.ground.pools import Pools
+from supervisor.ground.pools import Plan, Pool
 from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
 from supervisor.plane.flows import Flows, FlowSegment
 from supervisor.plane.layout import Kind
@@ -28,7 +28,7 @@ class Prepared:
     """What a reload swaps in."""
 
     tables: Mapping[str, ListenerTable]
-    pools: Pools
+    plans: Mapping[str, Plan | None]
 
 
 class EdgeRuntime:
@@ -39,7 +39,7 @@ class EdgeRuntime:
         self._flows = Flows(worker.plane)
         self._listeners: dict[str, TcpListener | UdpListener] = {}
         self._drain: Drain | None = None
-        self.commit(Prepared(_table(worker.config).listeners, worker.pools))
+        self.commit(self.prepare(worker.config))
         worker.lane.every(SWEEP_SECONDS, self._sweep)
 
     def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
@@ -49,11 +49,13 @@ class EdgeRuntime:
         self._listeners[listener].detach(slot)
 
     def prepare(self, config: Config) -> Prepared:
-        return Prepared(_table(config).listeners, self._worker.pools)
+        return Prepared(_table(config).listeners, self._worker.pools.prepare(config))
 
     def commit(self, prepared: Prepared) -> None:
+        pools = self._worker.pools
+        pools.commit(prepared.plans)
         for name, table in prepared.tables.items():
-            pool = prepared.pools[table.pool]
+            pool = pools[table.pool]
             known = self._listeners.get(name)
             if known is not None:
                 known.table, known.pool = table, pool
@@ -62,7 +64,7 @@ class EdgeRuntime:
         for name in self._listeners.keys() - prepared.tables.keys():
             del self._listeners[name]
 
-    def _make(self, name: str, table: ListenerTable, pool: Any) -> TcpListener | UdpListener:
+    def _make(self, name: str, table: ListenerTable, pool: Pool) -> TcpListener | UdpListener:
         worker = self._worker
         plane, lane = worker.plane, worker.lane
         row = plane.row(Kind.LISTENER, f"{NAME}/{name}")

@@ -27,6 +27,7 @@ _BYTES_IN, _BYTES_OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
 _SESSIONS, _DROPPED = layout.Listener.SESSIONS, layout.Listener.DROPPED
 
 DATAGRAMS_A_WAKE = 64  # from the listener's socket, before others have their turn
+TOUCHES = 4  # times a session's timeout that the plane learns that its flow is alive
 LARGEST = 65535  # bytes: what the IPv4 length field can say
 
 _buffer = bytearray(LARGEST)  # one for the process: a datagram is sent on before the next is read
@@ -79,6 +80,7 @@ class Slot:
     sessions: dict[Any, Session] = attrs.field(factory=dict)
     homeless: list[tuple[Any, int, int]] = attrs.field(factory=list)  # flows whose port is not free yet
     listening: Listening | None = None
+    touched: float = 0.0  # lane seconds at which the plane's rows were last brought up to date
 
     def received(self) -> None:
         """Datagrams from clients, each to its session's server."""
@@ -184,8 +186,13 @@ class Slot:
 
     def restore(self) -> None:
         """Take up the flows that another worker left in the plane."""
-        for host, port, server_row, local_port, _ in list(self.flows):
-            self.homeless.append(((host, port), server_row, local_port))
+        listener = self.listener
+        oldest = listener.lane.now_ns - int(listener.table.session_timeout * 1e9)
+        for flow in list(self.flows):
+            if flow.seen < oldest:
+                self.flows.remove(flow.host, flow.port)
+            else:
+                self.homeless.append(((flow.host, flow.port), flow.server_row, flow.local_port))
         self.rehouse()
 
     def rehouse(self) -> None:
@@ -207,9 +214,15 @@ class Slot:
 
     def sweep(self, now: float) -> None:
         """End the sessions that have been silent for too long."""
-        before = now - self.listener.table.session_timeout
+        timeout = self.listener.table.session_timeout
+        before, lately = now - timeout, now - timeout / TOUCHES
         for session in [session for session in self.sessions.values() if session.seen < before]:
             self.end(session)
+        if lately >= self.touched:  # the plane's rows need not be newer than that
+            for session in self.sessions.values():
+                if session.seen >= self.touched:
+                    self.flows.touch(session.client[0], session.client[1], int(session.seen * 1e9))
+            self.touched = now
         if self.homeless:
             self.rehouse()
 
