@@ -1,8 +1,8 @@
 """Framing of the PostgreSQL protocol 3: a type byte, a length that counts itself, a payload; and the messages we write.
 
-Owns where a message begins and ends, and how the few messages that the pooler makes itself are laid out. What a message means
-for the connection stands in `states`; the startup packet, which has no type byte, in `startup`.
-Source: PostgreSQL documentation, chapter 55.7 "Message Formats".
+Owns where a message begins and ends, and how the few messages that the pooler makes itself are laid out. What a message
+means for the connection stands in `states`; the startup packet, which has no type byte, in `startup`. Source:
+PostgreSQL documentation, chapter 55.7 "Message Formats".
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def take_from_server(buffer: bytearray) -> tuple[int, bytes] | None:
 
 
 def text(payload: bytes, start: int = 0) -> tuple[str, int]:
-    """A zero-terminated string and the offset behind it; raises PeerError when the zero is missing or it is no UTF-8."""
+    """A zero-terminated string and the offset behind it; raises PeerError when the zero is missing or it is no
+    UTF-8."""
     end = payload.find(b"\0", start)
     if end < 0:
         raise PeerError(PROTOCOL_VIOLATION, "invalid string in message")

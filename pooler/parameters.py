@@ -1,7 +1,8 @@
-"""Run-time parameters of clients and servers: what ParameterStatus reported, and what must be SET before a server changes hands.
+"""Run-time parameters of clients and servers: what ParameterStatus reported, and what must be SET before a server
+changes hands.
 
-A set of values is an immutable mapping, interned: clients and servers with the same values share one object, so that the
-hot path compares by identity and an idle client pays eight bytes for all its parameters.
+A set of values is an immutable mapping, interned: clients and servers with the same values share one object, so that
+the hot path compares by identity and an idle client pays eight bytes for all its parameters.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ _PROHIBITED = (
 def saslprep(password: str) -> bytes:
     """The prepared password in UTF-8; the password itself where preparation is not defined for it."""
     if password.isascii():
-        # Control characters are prohibited, and a prohibited string is taken as it is: either way the bytes don't change.
+        # Control characters are prohibited, and a prohibited string is taken as it is: either way the bytes don't
+        # change.
         return password.encode()
     mapped = "".join(
         " " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c)
@@ -37,7 +38,8 @@ def saslprep(password: str) -> bytes:
 
 
 def _bidirectional(text: str) -> bool:
-    """RFC 3454 6: with one right-to-left character, none may be left-to-right, and first and last must be right-to-left."""
+    """RFC 3454 6: with one right-to-left character, none may be left-to-right, and first and last must be
+    right-to-left."""
     if not any(stringprep.in_table_d1(c) for c in text):
         return True
     if any(stringprep.in_table_d2(c) for c in text):

@@ -2,7 +2,8 @@
 
 Owns the three messages and their arithmetic, without channel binding. Messages are given as they stand inside the SASL
 messages of the protocol; framing is the caller's. Nonces come from the caller's `nonce` in tests, else from `secrets`.
-Source: RFC 5802, RFC 7677, PostgreSQL 55.3 "SASL Authentication" (which says that the user name in the message is ignored).
+Source: RFC 5802, RFC 7677, PostgreSQL 55.3 "SASL Authentication" (which says that the user name in the message is
+ignored).
 """
 
 from __future__ import annotations
@@ -168,7 +169,8 @@ def _ascii_or_user(data: bytes) -> str:
 
 @attrs.define(eq=False)
 class ScramClient:
-    """Our side of a login to a server, with a password or with the keys of a secret that the server shares. ServerError."""
+    """Our side of a login to a server, with a password or with the keys of a secret that the server shares.
+    ServerError."""
 
     password: str | None = attrs.field(repr=False)
     keys: Keys | None = None

@@ -1,7 +1,9 @@
-"""The first packet of a connection: SSLRequest, GSSENCRequest, CancelRequest or StartupMessage. No type byte, so its own parser.
+"""The first packet of a connection: SSLRequest, GSSENCRequest, CancelRequest or StartupMessage. No type byte, so its
+own parser.
 
-Owns what may stand in that packet and what the pooler makes of its parameters; who the user is stands in `authentication`.
-Source: PostgreSQL documentation 55.2.1 "Start-up" and 55.7, and backend_startup.c for what the documentation leaves out.
+Owns what may stand in that packet and what the pooler makes of its parameters; who the user is stands in
+`authentication`. Source: PostgreSQL documentation 55.2.1 "Start-up" and 55.7, and backend_startup.c for what the
+documentation leaves out.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class Startup:
 
     @property
     def to_negotiate(self) -> bool:
-        """Whether NegotiateProtocolVersion is due: a newer minor version, or protocol options, none of which exist here."""
+        """Whether NegotiateProtocolVersion is due: a newer minor version, or protocol options, none of which exist
+        here."""
         return self.minor > 2 or bool(self.protocol_options)
 
 
@@ -95,7 +98,8 @@ def receive(buffer: bytearray) -> First | None:
         return CancelRequest(int.from_bytes(body[4:8], "big"), body[8:])
     if code >> 16 != 3:
         raise PeerError(
-            FEATURE_NOT_SUPPORTED, f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.2"
+            FEATURE_NOT_SUPPORTED,
+            f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}: server supports 3.0 to 3.2",
         )
     return _startup(code & 0xFFFF, body[4:])
 
@@ -137,9 +141,11 @@ def _pairs(body: bytes) -> list[tuple[str, str]]:
 
 
 def parse_options(text: str) -> dict[str, str]:
-    """The settings in a startup packet's `options`: `-c name=value` and `--name=value`, backslash before a space in a value.
+    """The settings in a startup packet's `options`: `-c name=value` and `--name=value`, backslash before a space in a
+    value.
 
-    Other command-line switches are for the postgres program; a session behind a pooler can't have them. Raises PeerError.
+    Other command-line switches are for the postgres program; a session behind a pooler can't have them. Raises
+    PeerError.
     """
     words = _split_options(text)
     settings: dict[str, str] = {}
@@ -207,7 +213,8 @@ def admit(settings: Mapping[str, str], ignored: Collection[str]) -> dict[str, st
 
 
 def _clean(name: str, value: str) -> str:
-    """PostgreSQL shows what is not printable ASCII in an application_name as "?"; no other kept setting needs such bytes."""
+    """PostgreSQL shows what is not printable ASCII in an application_name as "?"; no other kept setting needs such
+    bytes."""
     if value.isascii() and value.isprintable():
         return value
     if name == "application_name":

@@ -1,20 +1,23 @@
 """What a server still owes: when a server connection may change hands, and when it may never again.
 
-A server may be released only at ReadyForQuery `I` with nothing outstanding. Every Sync, Query and FunctionCall brings exactly one
-ReadyForQuery, so these stand in a FIFO, and a ReadyForQuery takes the first. What makes it more than counting:
+A server may be released only at ReadyForQuery `I` with nothing outstanding. Every Sync, Query and FunctionCall brings
+exactly one ReadyForQuery, so these stand in a FIFO, and a ReadyForQuery takes the first. What makes it more than
+counting:
 
-- After an error in an extended message (Parse, Bind, Describe, Execute, Close) the server skips everything up to the next
-  Sync: a Query or FunctionCall skipped like that is never answered. After an error in a Query or FunctionCall nothing is
-  skipped. So where a Query stands behind extended messages without a Sync between, the extended messages are kept
-  one by one, each taken by the message that completes it, to know which of the two failed. Before a Sync that makes no
-  difference, and they are forgotten when it comes.
+- After an error in an extended message (Parse, Bind, Describe, Execute, Close) the server skips everything up to the
+  next Sync: a Query or FunctionCall skipped like that is never answered. After an error in a Query or FunctionCall
+  nothing is skipped. So where a Query stands behind extended messages without a Sync between, the extended messages are
+  kept one by one, each taken by the message that completes it, to know which of the two failed. Before a Sync that
+  makes no difference, and they are forgotten when it comes.
 - A server in COPY FROM STDIN ignores Sync and Flush until CopyDone or CopyFail; a server whose COPY has failed ignores
-  CopyData, CopyDone and CopyFail instead, and answers the Sync. Whether a Sync between CopyInResponse and CopyDone counts
-  therefore depends on when the server failed, which nobody can see from here: then the count is unknown for good.
+  CopyData, CopyDone and CopyFail instead, and answers the Sync. Whether a Sync between CopyInResponse and CopyDone
+  counts therefore depends on when the server failed, which nobody can see from here: then the count is unknown for
+  good.
 - Flush ends nothing. A message of which the server has only a part is outstanding, also one that brings no answer.
 
-Owns the framing of both streams (a message may be cut anywhere) but no bytes: both directions are told what passes, and say how much
-of it may go on. Source: PostgreSQL 55.2.3 "Extended Query", 55.2.6 "COPY Operations"; PostgresMain and CopyGetData.
+Owns the framing of both streams (a message may be cut anywhere) but no bytes: both directions are told what passes, and
+say how much of it may go on. Source: PostgreSQL 55.2.3 "Extended Query", 55.2.6 "COPY Operations"; PostgresMain and
+CopyGetData.
 """
 
 from __future__ import annotations
@@ -49,10 +52,12 @@ COMPLETED_BY = {
 }
 _EXTENDED = frozenset(COMPLETED_BY)
 _ANSWERED = frozenset((SYNC, QUERY, FUNCTION_CALL))
+_SIMPLE = frozenset((QUERY, FUNCTION_CALL))
 _COPY_END = frozenset((COPY_DONE, COPY_FAIL))
 _KNOWN = _EXTENDED | _ANSWERED | _COPY_END | {COPY_DATA, FLUSH, TERMINATE}
 
-# What a server's message means here, by its kind: 0 nothing, 1 always something, 2 perhaps completes an extended message.
+# What a server's message means here, by its kind: 0 nothing, 1 always something, 2 perhaps completes an extended
+# message.
 _COMPLETIONS = frozenset().union(*COMPLETED_BY.values())
 _NOTED = bytes(1 if kind in b"ZSEGW" else 2 if kind in _COMPLETIONS else 0 for kind in range(256))
 
@@ -67,7 +72,8 @@ class Outstanding:
     status: int = IDLE  # as the last ReadyForQuery said
     unknown: bool = False  # the count can't be known: never free again
     terminated: bool = False  # the client sent Terminate
-    fifo: deque[int] = attrs.field(factory=deque)  # Sync, Query, FunctionCall; CopyDone and extended messages where they matter
+    # Sync, Query, FunctionCall; CopyDone and extended messages where they matter.
+    fifo: deque[int] = attrs.field(factory=deque)
     opened: list[int] = attrs.field(factory=list)  # extended messages behind the last of the FIFO
     unsynced: bool = False  # something waits for a Sync that the client has not sent
     skipping: bool = False  # the server skips everything until a Sync that the client has not sent
@@ -108,7 +114,7 @@ class Outstanding:
                 opened.clear()
                 fifo.append(SYNC)
                 self.unsynced = False
-            elif kind == QUERY or kind == FUNCTION_CALL:
+            elif kind in _SIMPLE:
                 self._close_run()
                 fifo.append(kind)
                 self.unsynced = False
@@ -152,7 +158,8 @@ class Outstanding:
             self.unknown = True  # a server in COPY breaks off at anything else
 
     def received(self, data: bytes) -> int:
-        """Notes bytes from the server; returns how many of them to send on. A header, a ReadyForQuery and a ParameterStatus go whole.
+        """Notes bytes from the server; returns how many of them to send on. A header, a ReadyForQuery and a
+        ParameterStatus go whole.
 
         The caller gives the rest again with what comes next. Raises ServerError for what is no message.
         """

@@ -1,7 +1,7 @@
 """Who may log in, and with what: PgBouncer's userlist format, `"user" "password"`, one a line.
 
-The second word is a password, `md5` and 32 hex digits, or a SCRAM secret as in pg_authid. Owns the file's grammar and what
-each kind of entry can do; the exchange itself stands in `authentication` (clients) and `login` (servers).
+The second word is a password, `md5` and 32 hex digits, or a SCRAM secret as in pg_authid. Owns the file's grammar and
+what each kind of entry can do; the exchange itself stands in `authentication` (clients) and `login` (servers).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _MD5 = re.compile(r"md5[0-9a-f]{32}")
 
 @attrs.define(eq=False)
 class User:
-    """One line of the file. `keys` is learned when the user proves itself against a secret; it then opens servers too."""
+    """One line of the file. `keys` is learned when the user proves itself against a secret; it then opens servers
+    too."""
 
     name: str
     password: str | None = attrs.field(default=None, repr=False)
@@ -84,7 +85,8 @@ class Users:
 
 
 def read(text: str) -> tuple[Users, list[str]]:
-    """The users and what is wrong with the file: every problem, each with its line number. The first entry of a name counts."""
+    """The users and what is wrong with the file: every problem, each with its line number. The first entry of a name
+    counts."""
     found: dict[str, User] = {}
     problems: list[str] = []
     for number, outcome in _lines(text):

@@ -1,4 +1,5 @@
-"""A model of how PostgresMain answers, for the property test of `states`: only kinds of messages, errors wherever it likes."""
+"""A model of how PostgresMain answers, for the property test of `states`: only kinds of messages, errors wherever it
+likes."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ COMPLETIONS = {"P": ["1"], "B": ["2"], "C": ["3"], "D": ["tT", "tn", "T", "n"], 
 class PostgresModel:
     """Consumes a client's bytes message by message; `data` decides what happens."""
 
-    def __init__(self, data: st.DataObject) -> None:
+    def __init__(self, data: st.DataObject, copies: bool = False) -> None:
         self.data = data
+        self.copies = copies  # every query and every execute begins COPY FROM STDIN
         self.skipping = False
         self.copying = ""  # Q or E: who began the COPY
         self.dirty = False  # something since the last ReadyForQuery
@@ -64,9 +66,13 @@ class PostgresModel:
             return self._fail(kind in COMPLETIONS)
         if kind == "F":
             return message(b"V") + self._ready()
+        if kind == "Q" and self.copies:
+            self.copying = "Q"
+            return message(b"G")
         if kind == "Q":
             return self._statements()
-        answer = self.data.draw(st.sampled_from(COMPLETIONS[kind]))
+        copies = self.copies and kind == "E"
+        answer = "COPY" if copies else self.data.draw(st.sampled_from(COMPLETIONS[kind]))
         if answer == "COPY":
             self.copying = "E"
             return message(b"G")

@@ -1,4 +1,5 @@
-"""The FIFO of what a server owes: single cases by name, and a model of PostgreSQL that must never be reused too early."""
+"""The FIFO of what a server owes: single cases by name, and a model of PostgreSQL that must never be reused too
+early."""
 
 from __future__ import annotations
 
@@ -155,7 +156,9 @@ def test_the_status_of_the_last_ready_for_query_is_kept() -> None:
     assert (out.readied, out.transactions) == (2, 1)
 
 
-@pytest.mark.parametrize("data", [b"Q\0\0\0\x03", b"Q\xff\xff\xff\xff", b"y\0\0\0\x04", b"\0\0\0\0\x04", b"GET / HTTP/1.1\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"Q\0\0\0\x03", b"Q\xff\xff\xff\xff", b"y\0\0\0\x04", b"\0\0\0\0\x04", b"GET / HTTP/1.1\r\n"]
+)
 def test_what_is_no_message_is_the_clients_fault(data: bytes) -> None:
     with pytest.raises(PeerError):
         Outstanding().sent(data)
@@ -196,21 +199,41 @@ def test_property_only_server_error_escapes_the_server_side(chunks: list[bytes])
 KINDS = "PBDCEESSQQFHddcfS"
 
 
-@given(st.data(), st.lists(st.sampled_from(KINDS), max_size=25), st.integers(0, 1))
-def test_property_a_server_is_free_exactly_when_postgres_is_idle(data: st.DataObject, kinds: list[str], chunked: int) -> None:
-    """Messages go out and answers come back in any interleaving and any cuts; PostgreSQL does as it likes, errors included."""
-    model = PostgresModel(data)
+@given(st.data(), st.lists(st.sampled_from(KINDS), max_size=25), st.booleans())
+def test_property_a_server_is_free_exactly_when_postgres_is_idle(
+    data: st.DataObject, kinds: list[str], chunked: bool
+) -> None:
+    """Messages go out and answers come back in any interleaving and any cuts; PostgreSQL does as it likes, errors
+    included."""
+    converse(data, PostgresModel(data), kinds, chunked)
+
+
+@given(
+    st.data(),
+    st.sampled_from(["Q", "PBE", "PBES"]),
+    st.lists(st.sampled_from("dSHdSc"), max_size=5),
+    st.lists(st.sampled_from("cSQ"), max_size=3),
+)
+def test_property_a_server_that_copies_is_never_free_too_early(
+    data: st.DataObject, begin: str, during: list[str], after: list[str]
+) -> None:
+    """Syncs inside COPY FROM STDIN, and failures at any moment: the count that can't be known must be seen as such."""
+    converse(data, PostgresModel(data, copies=True), [*begin, *during, *after], False)
+
+
+def converse(data: st.DataObject, model: PostgresModel, kinds: list[str], chunked: bool) -> None:
+    """Plays pooler between a client that sends these messages and the model, and holds the law at each step."""
     out = Outstanding()
-    to_send = b"".join(message(kind.encode(), b"x" * data.draw(st.integers(0, 3))) for kind in kinds)
+    messages = [message(kind.encode(), b"x" * data.draw(st.integers(0, 3))) for kind in kinds]
+    pieces, held = list(messages), b""
     to_server, to_client = b"", b""
-    sent_at = received_at = 0
     while True:
         choices = []
-        if sent_at < len(to_send):
+        if pieces:
             choices.append("send")
         if model.can_step(to_server):
             choices.append("step")
-        if received_at < len(to_client):
+        if to_client:
             choices.append("receive")
         if not choices:
             break
@@ -221,24 +244,24 @@ def test_property_a_server_is_free_exactly_when_postgres_is_idle(data: st.DataOb
             if model.dead:
                 return
         elif choice == "send":
-            take = data.draw(st.integers(1, 12)) if chunked else len(to_send) - sent_at
-            chunk = to_send[sent_at : sent_at + take]
-            cut = out.sent(chunk)
-            if cut == 0 and len(chunk) == len(to_send) - sent_at:
-                return
-            to_server += chunk[:cut]
-            sent_at += cut
-            if not chunked:
-                continue
+            piece = pieces.pop(0)
+            if chunked and len(piece) > 1:
+                cut = data.draw(st.integers(1, len(piece)))
+                piece, rest = piece[:cut], piece[cut:]
+                if rest:
+                    pieces.insert(0, rest)
+            piece = held + piece
+            cut = out.sent(piece)
+            to_server += piece[:cut]
+            held = piece[cut:]
         else:
-            rest = to_client[received_at:]
-            take = data.draw(st.integers(1, 12)) if chunked else len(rest)
-            cut = out.received(rest[:take])
+            take = data.draw(st.integers(1, len(to_client))) if chunked else len(to_client)
+            cut = out.received(to_client[:take])
             if cut == 0:
-                cut = out.received(rest)
-            received_at += cut
+                cut = out.received(to_client)
+            to_client = to_client[cut:]
         if out.free:
             assert model.idle(to_server), "reused too early"
-            assert received_at == len(to_client)
+            assert not to_client
     if not out.unknown:
         assert out.free == model.idle(to_server)

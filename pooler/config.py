@@ -1,0 +1,113 @@
+"""[pooler]: listeners, databases, users, and the times and sizes that PgBouncer's users know by these names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import attrs
+
+from pooler import users
+from pooler.users import Users
+from supervisor.ground.config import Between, Bind, Duration, File, Problem, Secret, Workers, unknown_name
+from supervisor.plane.layout import TABLES, Kind
+
+MAX_POOLS = TABLES[Kind.LEASEPOOL].rows
+MAX_USER_PROBLEMS = 10  # of one file; a file in another format is wrong in every line
+
+
+@attrs.frozen(kw_only=True)
+class ListenerTable:
+    """[pooler.listeners.NAME]: a port that speaks the PostgreSQL protocol."""
+
+    bind: Bind
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseTable:
+    """[pooler.databases.NAME]: where a database that clients name really is."""
+
+    primary: str
+    database: str | None = None  # its name there, if another
+    pool_mode: Literal["session", "transaction", "statement"] = "transaction"
+    pool_size: Annotated[int, Between(1, 10_000)] = 20  # server connections per user, over all workers
+    user: str | None = None  # log in to the server as this user, whoever the client is
+    password: Secret | None = None  # of that user, if the users file does not hold it
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if self.primary not in config.pools:
+            yield Problem(("primary",), unknown_name("pool", self.primary, config.pools))
+        if self.password is not None and self.user is None:
+            yield Problem(("password",), "belongs to a user; name it beside")
+
+
+@attrs.frozen(kw_only=True)
+class AuthTable:
+    """[pooler.auth]: who may log in, and how it is proved."""
+
+    users: File
+    type: Literal["auto", "scram-sha-256", "md5", "trust"] = "auto"
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        for problem in read_users(self.users)[1][:MAX_USER_PROBLEMS]:
+            yield Problem(("users",), f"{self.users}: {problem}")
+
+
+@attrs.frozen(kw_only=True)
+class PoolerTable:
+    """[pooler]"""
+
+    workers: Workers | None = None
+    listeners: Mapping[str, ListenerTable] = attrs.Factory(dict)
+    databases: Mapping[str, DatabaseTable] = attrs.Factory(dict)
+    auth: AuthTable | None = None
+    max_client_conn: Annotated[int, Between(1, 1_000_000)] = 10_000  # over all workers
+    # JDBC sends extra_float_digits at every login; since PostgreSQL 12 it changes nothing that a client sees.
+    ignore_startup_parameters: tuple[str, ...] = ("extra_float_digits",)
+    client_login_timeout: Duration = Duration(60)
+    client_idle_timeout: Duration = Duration(0)  # 0: never
+    query_wait_timeout: Duration = Duration(120)  # for a server connection; 0: for ever
+    server_connect_timeout: Duration = Duration(15)  # connect and log in
+    # Between logins while a server refuses them; clients get its error meanwhile.
+    server_login_retry: Duration = Duration(1)
+    server_lifetime: Duration = Duration(3600)
+    server_idle_timeout: Duration = Duration(600)
+    server_reset_query: str = "DISCARD ALL"  # when a session ends in session mode; "" for none
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if self.listeners and self.auth is None:
+            yield Problem(("auth",), "missing: a listener needs to know its users")
+        if self.listeners and not self.databases:
+            yield Problem(("databases",), "missing: a listener needs a database to lead to")
+        names = pool_names(self)
+        if len(names) > MAX_POOLS:
+            yield Problem(
+                ("databases",),
+                f"{len(names)} pools (one for each database and user), at most {MAX_POOLS} are possible; "
+                "a database with a `user` of its own has one pool",
+            )
+
+
+@lru_cache(maxsize=8)
+def read_users(file: File) -> tuple[Users, list[str]]:
+    """The users of a file and what is wrong with it; read once for each content."""
+    try:
+        return users.read(file.data.decode())
+    except UnicodeDecodeError:
+        return Users(), ["is not UTF-8"]
+
+
+def users_of(table: PoolerTable) -> Users:
+    """Who may log in."""
+    return read_users(table.auth.users)[0] if table.auth is not None else Users()
+
+
+def pool_names(table: PoolerTable) -> list[str]:
+    """The pools that these databases and users make: "database/user", as the plane's rows are called."""
+    everybody = list(users_of(table).by_name)
+    return [
+        f"{name}/{user}"
+        for name, database in table.databases.items()
+        for user in (everybody if database.user is None else [database.user])
+    ]
