@@ -7,12 +7,13 @@ in UTC, durations seconds; counters are totals since the start, over all process
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
 from supervisor.ground.config import Config, HealthTable, PoolTable, ServerTable
+from supervisor.ground.health import Health, judge
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind, ListenerState, ProcessState, Route
 from supervisor.plane.memory import Plane
@@ -71,22 +72,18 @@ def version() -> str:
         return "0"
 
 
-def server_state(row: Mapping[str, int], health: HealthTable | None, now_ns: int) -> tuple[str, int]:
-    """The word for a server's state, and since when (wall clock, ns; 0 since the start).
-
-    `row` holds the fields of ServerState. What a person set stands before what a check saw, and that before what
-    traffic saw: the order in which an operator would have to undo them.
-    """
-    if row["admin"] == layout.Admin.MAINTENANCE:
-        return "maintenance", row["admin_since"]
-    if row["admin"] == layout.Admin.DRAINING:
-        return "draining", row["admin_since"]
-    unknown_down = health is not None and health.initial == "down" and row["active"] == layout.Active.UNKNOWN
-    if row["active"] == layout.Active.DOWN or unknown_down:
-        return "down", row["active_since"]
-    if row["ejected_until"] > now_ns:
-        return "ejected", row["ejected_since"]
-    return "up", row["active_since"]
+def server_health(plane: Plane, row: int, check: HealthTable | None, now_ns: int) -> tuple[Health, int]:
+    """The health of a server, and since when (wall clock, ns): since the start, where nothing ever changed it."""
+    shared = state_fields(plane, Kind.SERVER, row)
+    health = judge(shared["active"], shared["admin"], shared["ejected_until"], now_ns, check)
+    since = {
+        Health.MAINTENANCE: shared["admin_since"],
+        Health.DRAINING: shared["admin_since"],
+        Health.EJECTED: shared["ejected_since"],
+        Health.DOWN: shared["active_since"],
+        Health.UP: shared["active_since"] if check else 0,
+    }
+    return health, since[health] or plane.cells[layout.Header.CREATED]
 
 
 def oldest_wait(plane: Plane, row: int, now_ns: int) -> float:
@@ -202,11 +199,11 @@ def _server(full: str, table: ServerTable, pool: PoolTable, plane: Plane, now_ns
     if row is None:
         return None
     shared = state_fields(plane, Kind.SERVER, row)
-    word, since = server_state(shared, pool.health, now_ns)
+    health, since = server_health(plane, row, pool.health, now_ns)
     return {
         "address": str(table.address),
-        "state": word,
-        "since": _when(since or plane.cells[layout.Header.CREATED]),
+        "state": health.value,
+        "since": _when(since),
         "weight": table.weight,
         "backup": table.backup,
         "max_connections": table.max_connections,

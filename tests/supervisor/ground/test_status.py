@@ -12,6 +12,7 @@ import pytest
 
 from supervisor.ground import status
 from supervisor.ground.config import Bind, Config, HealthTable, load_bytes
+from supervisor.ground.health import Health
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
@@ -126,24 +127,26 @@ def test_servers_are_shown_with_their_state(config: Config, plane: Plane) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "health", "word"),
+    ("changes", "since"),
     [
-        ({}, None, "up"),
-        ({"active": layout.Active.DOWN}, None, "down"),
-        ({"active": layout.Active.UP}, HealthTable(type="tcp", initial="down"), "up"),
-        ({}, HealthTable(type="tcp", initial="down"), "down"),
-        ({"ejected_until": 11}, None, "ejected"),
-        ({"ejected_until": 10}, None, "up"),
-        ({"ejected_until": 11, "active": layout.Active.DOWN}, None, "down"),
-        ({"admin": layout.Admin.DRAINING, "active": layout.Active.DOWN}, None, "draining"),
-        ({"admin": layout.Admin.MAINTENANCE, "active": layout.Active.DOWN}, None, "maintenance"),
+        ({"ACTIVE": layout.Active.UP}, 1),
+        ({"ACTIVE": layout.Active.DOWN}, 1),
+        ({"ADMIN": layout.Admin.DRAINING, "ACTIVE": layout.Active.DOWN}, 2),
+        ({"ADMIN": layout.Admin.MAINTENANCE}, 2),
+        ({"EJECTED_UNTIL": 11}, 3),
     ],
 )
-def test_a_state_is_the_part_that_would_have_to_be_undone_first(
-    changes: dict[str, int], health: HealthTable | None, word: str
-) -> None:
-    row = dict.fromkeys(layout.fields(layout.ServerState), 0) | changes
-    assert status.server_state(row, health, now_ns=10)[0] == word
+def test_a_state_has_lasted_since_its_own_part_changed(plane: Plane, changes: dict[str, int], since: int) -> None:
+    base = plane.state(Kind.SERVER, 0)
+    for number, field in enumerate(("ACTIVE_SINCE", "ADMIN_SINCE", "EJECTED_SINCE"), 1):
+        plane.cells[base + getattr(layout.ServerState, field)] = number
+    for field, value in changes.items():
+        plane.cells[base + getattr(layout.ServerState, field)] = value
+    assert status.server_health(plane, 0, HealthTable(type="tcp"), now_ns=10)[1] == since
+
+
+def test_a_server_that_nothing_ever_changed_is_up_since_the_start(plane: Plane) -> None:
+    assert status.server_health(plane, 0, None, 10) == (Health.UP, plane.cells[layout.Header.CREATED])
 
 
 def test_routes_show_their_latency(config: Config, plane: Plane) -> None:
