@@ -94,6 +94,13 @@ class Processes:
             if cells[base + Process.STATE] and cells[base + Process.TIER] == row and column != layout.RETIRED
         ]
 
+    def last(self) -> int:
+        """The highest column in use."""
+        at = self.base(0) + Process.INCARNATION
+        end = at + layout.COLUMNS * layout.PROCESS_CELLS
+        incarnations = self._region.cells[at : end : layout.PROCESS_CELLS].tolist()
+        return max((column for column, incarnation in enumerate(incarnations) if incarnation), default=0)
+
     def info(self, column: int) -> ProcessInfo | None:
         """None for a free column."""
         base = self.base(column)

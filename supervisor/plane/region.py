@@ -48,8 +48,11 @@ class Region:
         """Unmap and close; only for tests and a start that failed: a running process keeps its plane to the end."""
         self._anchor = None
         self.cells.release()
-        self._map.close()
         os.close(self.fd)
+        try:
+            self._map.close()
+        except BufferError:
+            pass  # someone holds a part of `cells`; the mapping goes with the last of them
 
 
 def map_region(fd: int) -> tuple[mmap.mmap, memoryview[int], int, object]:
