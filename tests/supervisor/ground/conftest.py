@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
@@ -53,7 +54,7 @@ def on_lane(crashes: list[tuple[Session | None, BaseException]]) -> Callable[[Ma
                     nursery.cancel_scope.cancel()
 
         try:
-            trio.run(whole, strict_exception_groups=False)
+            trio.run(whole)
         finally:
             lane.close()
         assert not lane.sessions
@@ -61,5 +62,39 @@ def on_lane(crashes: list[tuple[Session | None, BaseException]]) -> Callable[[Ma
         assert open_files() == before, "descriptors are left"
         assert not crashes
         return lane
+
+    return run
+
+
+@pytest.fixture
+def by_hand(crashes: list[tuple[Session | None, BaseException]]) -> Iterator[Lane]:
+    """A lane that the test itself drives, a round at a time; like `on_lane` it must leave nothing."""
+    lane = Lane(lambda session, error: crashes.append((session, error)))
+    yield lane
+    lane.end_all()
+    left = list(lane.conns.values())
+    lane.close()
+    assert not lane.sessions
+    assert not left
+    assert not crashes
+
+
+@pytest.fixture
+def forked() -> Callable[[Callable[[], None]], None]:
+    """Run a function in a child process of its own; what it raises fails the test."""
+
+    def run(function: Callable[[], None]) -> None:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                function()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
 
     return run
