@@ -5,5 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge.config import EdgeTable
+from gateway.config import GatewayTable
+from pooler.config import PoolerTable
 
-TABLES: Mapping[str, type] = {"edge": EdgeTable}
+TABLES: Mapping[str, type] = {"edge": EdgeTable, "gateway": GatewayTable, "pooler": PoolerTable}

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from . import shapes
+from .binds import clashes
 from .problems import ConfigError, Located, Path, Problem, suggestion
 from .source import Source, nearest_line, parse, read
 from .structure import Structuring, check
@@ -84,7 +85,7 @@ def build(source: Source, tables: Mapping[str, type], environ: Mapping[str, str]
         tiers={name: taken[name] for name in tables},
         lines=dict(source.lines),
     )
-    problems = structuring.problems + check(taken, config, structuring.problems)
+    problems = [*structuring.problems, *clashes(taken), *check(taken, config, structuring.problems)]
     if problems:
         raise ConfigError(_locate(source, problems))
     return config
