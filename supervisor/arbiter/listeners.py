@@ -93,9 +93,13 @@ class Listeners:
     def close_all(self) -> None:
         self.close(tuple(self._open))
 
-    def keys(self, tier: str | None = None) -> Iterator[Key]:
-        """Those of one tier, or all."""
-        return (key for key in self._open if tier is None or key.tier == tier)
+    def all(self) -> set[Key]:
+        """Those that are open."""
+        return set(self._open)
+
+    def keys(self, tier: str) -> Iterator[Key]:
+        """Those of one tier."""
+        return (key for key in self._open if key.tier == tier)
 
     def of(self, tier: str) -> dict[str, list[socket.socket]]:
         """A tier's sockets by listener, as its workers inherit them."""

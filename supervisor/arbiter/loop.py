@@ -53,8 +53,8 @@ class Loop:
     # -- what to wait for
 
     def watch(self, what: HasFileno | int, function: Callable[[], None], *, write: bool = False) -> None:
-        """Call `function` whenever `what` can be read (or also written). Again for the same changes it."""
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if write else 0)
+        """Call `function` whenever `what` can be read, or written instead. Again for the same changes it."""
+        events = selectors.EVENT_WRITE if write else selectors.EVENT_READ
         fd = what if isinstance(what, int) else what.fileno()
         if fd in self._selector.get_map():
             self._selector.modify(fd, events, function)
@@ -62,8 +62,10 @@ class Loop:
             self._selector.register(fd, events, function)
 
     def forget(self, what: HasFileno | int) -> None:
-        """No longer; before it is closed."""
-        self._selector.unregister(what if isinstance(what, int) else what.fileno())
+        """No longer, if ever; before it is closed."""
+        fd = what if isinstance(what, int) else what.fileno()
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
 
     def after(self, seconds: float, function: Callable[[], None]) -> Timer:
         """Call once, in `seconds`."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
+from supervisor.ground import pools
 from supervisor.ground.config import Config
 from supervisor.ground.tier import Tier
 from supervisor.plane import flows, layout
@@ -26,10 +27,7 @@ _NOT_USE = {(Kind.SERVER, layout.Server.STREAK), (Kind.LEASEPOOL, layout.LeasePo
 
 def rows_of(config: Config, tiers: Sequence[Tier]) -> Iterator[Row]:
     """All that a configuration uses."""
-    for name, pool in config.pools.items():
-        yield Kind.POOL, name
-        for server in pool.servers:
-            yield Kind.SERVER, f"{name}/{server.address}"
+    yield from pools.rows(config)
     for tier in tiers:
         for spec in tier.listeners(config):
             yield Kind.LISTENER, f"{tier.name}/{spec.name}"

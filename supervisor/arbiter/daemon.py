@@ -1,0 +1,345 @@
+"""The supervisor: what starts, what the signals do, how messages find their part. `run` is the whole of `portway run`.
+
+The parts stand beside this file: who there is (`crew`), who polls what (`assignment`), reloads (`reloading`), the
+control socket (`control`), the listening sockets (`listeners`), the end (`ending`). Here they are put together.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import setproctitle
+from structlog.typing import FilteringBoundLogger
+
+from supervisor.arbiter import access, control
+from supervisor.arbiter.assignment import Assignment
+from supervisor.arbiter.children import Child, Death
+from supervisor.arbiter.commands import Commands
+from supervisor.arbiter.control import CannotControl, Control
+from supervisor.arbiter.crew import Crew
+from supervisor.arbiter.ending import Ending, Stage
+from supervisor.arbiter.listeners import CannotListen, Listeners, open_plain
+from supervisor.arbiter.loop import Loop
+from supervisor.arbiter.reloading import Committed, Reloading, keys_of
+from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
+from supervisor.arbiter.rows import Rows, rows_of
+from supervisor.ground import log, privileges, worker
+from supervisor.ground.config import Config, ConfigError, load
+from supervisor.ground.orders import Prepared, Ready, Refused, Released, Reopen
+from supervisor.ground.service import Service
+from supervisor.ground.tier import Tier
+from supervisor.ground.wire import Wire, close_all
+from supervisor.ground.worker import Birth
+from supervisor.plane import layout
+from supervisor.plane.memory import Plane
+from supervisor.plane.region import PlaneError
+
+OK, FAILED, BAD_CONFIGURATION = 0, 1, 2
+SWEEP = 5.0  # seconds between looks for rows that nobody uses
+LOOK = 0.5  # seconds between looks at what lost messages would have said
+LETTERS_A_TURN = 64  # before other events have theirs
+
+
+@attrs.frozen
+class Parts:
+    """What the roof hands over: the tiers, and what exists once."""
+
+    tiers: Sequence[Tier]
+    prober: Service
+    admin: Service
+
+    def load(self, path: Path) -> Config:
+        """Raises ConfigError."""
+        return load(path, {tier.name: tier.table for tier in self.tiers})
+
+
+def run(path: Path, parts: Parts) -> int:
+    """The daemon, until it is told to end: 0; 1 if it can't start, 2 for a configuration with errors."""
+    try:
+        config = parts.load(path)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIGURATION
+    log.configure(config.log)
+    try:
+        daemon = Daemon(path, config, parts)
+    except (CannotControl, CannotListen, PlaneError, OSError) as error:
+        print(f"portway: {error}", file=sys.stderr)
+        return FAILED
+    return daemon.run()
+
+
+class Daemon:
+    """The supervisor process."""
+
+    def __init__(self, path: Path, config: Config, parts: Parts) -> None:
+        """All that can fail before anybody is forked. Raises CannotControl, CannotListen, PlaneError, OSError."""
+        self.parts = parts
+        self.log = log.logger(process="supervisor", pid=os.getpid())
+        self.identity = identity_of(config, self.log)
+        raise_file_limit()
+        self.plane = Plane.create()
+        self.rows = Rows(self.plane)
+        self.rows.allocate(rows_of(config, parts.tiers))
+        self.plane.processes.enter_supervisor(os.getpid())
+        self.plane.generation = 1
+        self.listeners = Listeners()
+        self.listeners.keep(self.listeners.open(keys_of(config, parts.tiers)))
+        bind = config.supervisor.admin
+        self.admin = None if bind is None else open_plain("supervisor.admin", bind)
+        access.give(config, self.identity)
+        self.control_path = config.directory / config.supervisor.control
+        control_socket = control.bind(self.control_path)
+
+        self.booted = False
+        self.inherited: dict[str, Any] = {}
+        self.loop = loop = Loop()
+        self.wire = Wire.create(layout.COLUMNS)
+        mine = self.plane.incarnation(layout.SUPERVISOR)
+        self.mailbox = self.wire.mailbox(layout.SUPERVISOR, mine, self.plane.incarnation)
+        self.crew = Crew(
+            loop, self.plane, self.wire, self.mailbox, self.log, self.birth, self.on_ready, self.on_death, self.retire
+        )
+        self.assignment = Assignment(loop, self.plane, self.crew, self.listeners)
+        self.reloading = Reloading(
+            loop=loop,
+            plane=self.plane,
+            crew=self.crew,
+            listeners=self.listeners,
+            rows=self.rows,
+            tiers=parts.tiers,
+            log=self.log,
+            load=lambda: parts.load(path),
+            config=config,
+            shown_path=path,
+            committed=self.on_commit,
+        )
+        self.ending = Ending(
+            loop=loop,
+            plane=self.plane,
+            crew=self.crew,
+            listeners=self.listeners,
+            log=self.log,
+            config=lambda: self.config,
+            tiers={tier.name for tier in parts.tiers},
+            begun=self.reloading.stop,
+        )
+        commands = Commands(self.plane, self.reloading, self.log).table()
+        self.control = Control(loop, self.control_path, control_socket, commands)
+        self.adjustments: dict[str, int] = {}
+
+    @property
+    def config(self) -> Config:
+        """What runs."""
+        return self.reloading.config
+
+    def run(self) -> int:
+        """Until the end; its code."""
+        setproctitle.setproctitle(f"portway: supervisor {self.reloading.shown_path}")
+        self.log.info("starting", config=str(self.config.path), control=str(self.control_path))
+        with open(os.devnull, "rb") as nothing:  # no process of a daemon reads the terminal
+            os.dup2(nothing.fileno(), 0)
+        for tier in self.parts.tiers:
+            self.inherited[tier.name] = tier.inherit(self.config)
+        # What is here now is shared by all children; the collector must not touch, and so copy, its pages.
+        gc.collect()
+        gc.freeze()
+        self.loop.watch(self.mailbox, self.read_letters)
+        self.loop.every(SWEEP, self.sweep)
+        self.loop.every(LOOK, self.reloading.look)
+        self.loop.on_signals(
+            {
+                signal.SIGHUP: self.reload,
+                signal.SIGUSR1: self.reopen,
+                signal.SIGTERM: self.ending.terminate,
+                signal.SIGINT: self.ending.at_once,
+                signal.SIGQUIT: self.ending.at_once,
+                signal.SIGTTIN: lambda: self.scale(+1),
+                signal.SIGTTOU: lambda: self.scale(-1),
+            }
+        )
+        self.crew.settle(self.wanted())
+        try:
+            return self.loop.run()
+        finally:
+            self.control.close()
+
+    # -- who there should be
+
+    def wanted(self) -> list[Role]:
+        return wanted(self.config, self.parts.tiers, self.adjustments)
+
+    def birth(self, role: Role, title: str, column: int, incarnation: int) -> Birth:
+        """What a process of this role is made of."""
+        name = role.name
+        tiers = {tier.name: tier for tier in self.parts.tiers}
+        services = {service_name(t, s): run for t, tier in tiers.items() for s, run in tier.services.items()}
+        programs: dict[str, Tier | Service] = {PROBER: self.parts.prober, ADMIN: self.parts.admin, **services, **tiers}
+        foreign: list[worker.Closable] = [self.loop, *self.control.foreign(), *self.listeners.foreign(name)]
+        foreign += [Descriptor(child.pidfd) for child in self.crew.children.values()]
+        if self.admin is not None and name != ADMIN:
+            foreign.append(self.admin)
+        return Birth(
+            title=title,
+            tier=name,
+            number=role.number,
+            column=column,
+            incarnation=incarnation,
+            program=programs[name],
+            config=self.config,
+            plane=self.plane,
+            wire=self.wire,
+            supervisor=os.getpid(),
+            sockets=self.listeners.of(name),
+            inherited=self.admin if name == ADMIN else self.inherited.get(name),
+            identity=self.identity,
+            foreign=foreign,
+        )
+
+    def scale(self, by: int) -> None:
+        """TTIN, TTOU: a worker more or less per tier, until the next restart."""
+        if self.ending.stage is not Stage.RUNNING:
+            return
+        before = self.wanted()
+        for tier in self.parts.tiers:
+            now = self.adjustments.get(tier.name, 0)
+            self.adjustments[tier.name] = now + by
+            if self.wanted() == before:  # at a limit: the next signal the other way must count
+                self.adjustments[tier.name] = now
+            before = self.wanted()
+        self.log.info("workers", **{role.name: role.number for role in before if role.number})
+        self.settle()
+
+    def settle(self) -> None:
+        """After a change of the configuration or the counts."""
+        self.crew.settle(self.wanted())
+        for tier in self.parts.tiers:
+            self.assignment.retitle(tier.name)
+            self.assignment.update(tier.name)
+
+    def retire(self, child: Child) -> None:
+        """Its slots go to others first; then it drains."""
+        child.retiring = True
+        self.assignment.update(child.role.name)
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """TERM to those who are to go and poll nothing any more."""
+        for child in self.crew.children.values():
+            if child.retiring and not child.dismissed and not self.assignment.holds(child):
+                child.dismissed = True
+                child.signal(signal.SIGTERM)
+
+    # -- what happens
+
+    def on_ready(self, child: Child) -> None:
+        self.log.info("process ready", process=child.title, process_id=child.pid)
+        self.assignment.update(child.role.name)
+        if not self.booted and self.crew.complete():
+            self.booted = True
+            self.log.info("ready", processes=len(self.crew.children))
+
+    def on_death(self, child: Child, death: Death) -> None:
+        self.assignment.died(child)
+        self.reloading.died(child)
+        if death.code == worker.BOOT_FAILURE and not self.booted and self.ending.stage is Stage.RUNNING:
+            # Nothing has ever worked, and a successor would fail the same way: better to say so and end.
+            self.log.critical("start failed", process=child.title)
+            self.ending.at_once(FAILED)
+        self.ending.child_ended()
+        self.dismiss()
+
+    def on_commit(self, commit: Committed) -> None:
+        """The generation has been flipped; the rest of the supervisor follows."""
+        log.configure(commit.new.log)
+        self.give_access_log()
+        still = {key.row for key in self.listeners.all()}
+        self.assignment.forget(key for key in commit.removed if key.row not in still)
+        if commit.old.supervisor.admin != commit.new.supervisor.admin:
+            old, self.admin = self.admin, commit.admin
+            if old is not None:
+                old.close()
+            for child in self.crew.of(ADMIN):  # born with the old socket
+                self.retire(child)
+        self.settle()
+
+    def reload(self) -> None:
+        """HUP."""
+        if self.ending.stage is Stage.RUNNING:
+            self.reloading.ask()
+
+    def reopen(self) -> None:
+        """USR1."""
+        self.log.info("reopening logs")
+        self.give_access_log()
+        for child in self.crew.children.values():
+            self.crew.tell(child, Reopen())
+
+    def give_access_log(self) -> None:
+        """The workers will say by themselves what they can't open."""
+        try:
+            access.give(self.config, self.identity)
+        except OSError as error:
+            self.log.error("access log not made ready", reason=str(error))
+
+    def sweep(self) -> None:
+        """Rows that an earlier configuration named."""
+        for kind, name in self.rows.sweep(time.monotonic()):
+            self.log.debug("row released", kind=kind.value, name=name)
+
+    def read_letters(self) -> None:
+        """What the children say; by the kernel's word who it is."""
+        for _ in range(LETTERS_A_TURN):
+            letter = self.mailbox.receive()
+            if letter is None:
+                return
+            close_all(letter.fds)
+            child = self.crew.children.get(letter.sender_pid)
+            if child is None:
+                continue
+            match letter.message:
+                case Ready():
+                    self.crew.look()
+                case Released(step):
+                    self.assignment.released(child, step)
+                    self.dismiss()
+                case Prepared() as answer:
+                    self.reloading.prepared(child, answer)
+                case Refused() as answer:
+                    self.reloading.refused(child, answer)
+
+
+@attrs.frozen
+class Descriptor:
+    """A bare descriptor that a child must not hold."""
+
+    fd: int
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def identity_of(config: Config, logger: FilteringBoundLogger) -> privileges.Identity | None:
+    """Whom the workers run as; None for who we are."""
+    identity = privileges.resolve(config.supervisor.user, config.supervisor.group)
+    if identity is not None and not privileges.may_become(identity):
+        # As nginx does: the same file then serves for a try as an ordinary user.
+        logger.warning("not root: user and group have no effect")
+        return None
+    return identity
+
+
+def raise_file_limit() -> None:
+    """As many descriptors as this process is allowed without asking anybody."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

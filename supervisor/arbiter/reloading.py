@@ -1,0 +1,257 @@
+"""Reload, carried out: the file judged, everything made ready, every process asked, then all swapped or nothing.
+
+What is decided when stands in `reload`; here are the sockets, rows, orders and answers. The flip of the plane's
+generation cell is the one moment in which a reload happens.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+from structlog.typing import FilteringBoundLogger
+
+from supervisor.arbiter.changes import changes
+from supervisor.arbiter.children import Child
+from supervisor.arbiter.control import Reply
+from supervisor.arbiter.crew import Crew
+from supervisor.arbiter.listeners import CannotListen, Key, Listeners, open_plain
+from supervisor.arbiter.loop import Loop, Timer
+from supervisor.arbiter.reload import PATIENCE, Outcome, Reload, Verdict
+from supervisor.arbiter.rows import Row, Rows, rows_of
+from supervisor.ground import cargo
+from supervisor.ground.config import Config, ConfigError, Located, Problem
+from supervisor.ground.orders import Abort, Commit, Prepare, Prepared, Refused, Sockets
+from supervisor.ground.tier import Tier
+from supervisor.plane.memory import Plane
+from supervisor.plane.region import PlaneError
+
+# What the processes were born with, and nothing can hand them another of.
+_FIXED = ("user", "group", "control")
+
+
+class CannotReload(Exception):
+    """The reasons, a line each."""
+
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(*self.reasons)
+
+
+@attrs.frozen
+class Step:
+    """A reload under way: what was opened and allocated for it."""
+
+    config: Config
+    generation: int
+    cargo: int
+    opened: dict[Key, list[socket.socket]]
+    admin: socket.socket | None  # another than before
+    rows: Sequence[Row]
+    removed: Sequence[Key]
+    changed: tuple[str, ...]
+
+
+@attrs.frozen
+class Committed:
+    """What the daemon still has to do after a commit."""
+
+    old: Config
+    new: Config
+    removed: Sequence[Key]
+    admin: socket.socket | None
+
+
+def keys_of(config: Config, tiers: Sequence[Tier]) -> list[Key]:
+    """Every listener that a configuration asks for."""
+    return [Key(tier.name, spec) for tier in tiers for spec in tier.listeners(config)]
+
+
+@attrs.define(eq=False)
+class Reloading:
+    """Owns the configuration that runs."""
+
+    loop: Loop
+    plane: Plane
+    crew: Crew
+    listeners: Listeners
+    rows: Rows
+    tiers: Sequence[Tier]
+    log: FilteringBoundLogger
+    load: Callable[[], Config]
+    config: Config
+    shown_path: Path  # as the user named the file
+    committed: Callable[[Committed], None]
+    _state: Reload = attrs.field(factory=Reload, init=False)
+    _step: Step | None = attrs.field(default=None, init=False)
+    _timer: Timer | None = attrs.field(default=None, init=False)
+    _last_generation: int = attrs.field(default=1, init=False)
+
+    def ask(self, reply: Reply | None = None) -> None:
+        """A reload, please; the reply comes when it has ended."""
+        if self._state.ask(reply):
+            self._begin()
+
+    def stop(self) -> None:
+        """The daemon ends: what is under way comes to nothing."""
+        if self._step is not None:
+            self._end(Verdict.ABORT, Outcome(errors=("the daemon is ending",)))
+
+    # -- what processes say
+
+    def prepared(self, child: Child, answer: Prepared) -> None:
+        if self._step is not None and answer.generation == self._step.generation:
+            self._decide(self._state.prepared(child.incarnation))
+
+    def refused(self, child: Child, answer: Refused) -> None:
+        if self._step is not None and answer.generation == self._step.generation:
+            self._decide(self._state.refused(child.incarnation, answer.reasons))
+
+    def died(self, child: Child) -> None:
+        self._decide(self._state.died(child.incarnation))
+
+    def look(self) -> None:
+        """What a lost `Prepared` would have said stands in the plane."""
+        generation = None if self._step is None else self._step.generation
+        for child in list(self.crew.children.values()):
+            info = self.plane.process(child.column)
+            if info is not None and info.acknowledged == generation:
+                self._decide(self._state.prepared(child.incarnation))
+
+    # -- the two phases
+
+    def _begin(self) -> None:
+        try:
+            step = self._make_ready()
+        except ConfigError as error:
+            self._finish(Outcome(errors=tuple(str(problem) for problem in error.problems)))
+            return
+        except CannotReload as error:
+            self._finish(Outcome(errors=error.reasons))
+            return
+        if step is None:
+            self._finish(Outcome())
+            return
+        self._step = step
+        self.crew.paused = True  # who is born now would be born to the old configuration, and not be asked
+        asked = [child for child in self.crew.children.values() if not child.retiring]
+        for child in asked:
+            self._send(step, child)
+        self._timer = self.loop.after(PATIENCE, lambda: self._decide(self._state.overdue()))
+        self._decide(self._state.prepare((child.incarnation, child.title) for child in asked))
+
+    def _send(self, step: Step, child: Child) -> None:
+        tier = child.role.name
+        for key, sockets in step.opened.items():
+            if key.tier == tier:
+                order = Sockets(step.generation, key.spec.name, 0)
+                self.crew.tell(child, order, tuple(sock.fileno() for sock in sockets))
+        removed = tuple(key.spec.name for key in step.removed if key.tier == tier)
+        self.crew.tell(child, Prepare(step.generation, removed), (step.cargo,))
+
+    def _make_ready(self) -> Step | None:
+        """All that can fail here fails before anybody is asked. None if the file is what runs already."""
+        new = self.load()
+        old = self.config
+        if new == old:
+            return None
+        if problems := [*self._refusals(old, new)]:
+            raise CannotReload(problems)
+        wanted, had = keys_of(new, self.tiers), self.listeners.all()
+        admin = None
+        opened: dict[Key, list[socket.socket]] = {}
+        try:
+            bind = new.supervisor.admin
+            if bind is not None and bind != old.supervisor.admin:
+                admin = open_plain("supervisor.admin", bind)
+            opened = self.listeners.open(wanted)
+            rows = self.rows.allocate(rows_of(new, self.tiers))
+        except (CannotListen, PlaneError) as error:
+            close(opened, admin)
+            raise CannotReload([str(error)]) from error
+        self._last_generation += 1
+        return Step(
+            config=new,
+            generation=self._last_generation,
+            cargo=cargo.pack(new, "portway-configuration"),
+            opened=opened,
+            admin=admin,
+            rows=rows,
+            removed=[key for key in had if key not in wanted],
+            changed=tuple(changes(old, new)),
+        )
+
+    def _refusals(self, old: Config, new: Config) -> Iterator[str]:
+        def located(problem: Problem) -> str:
+            return str(Located(str(self.shown_path), new.line(problem.path), problem.path, problem.message))
+
+        for name in _FIXED:
+            if getattr(old.supervisor, name) != getattr(new.supervisor, name):
+                yield located(Problem(("supervisor", name), "can't be changed by a reload; restart the daemon"))
+        for tier in self.tiers:
+            for problem in tier.refuse(old, new):
+                yield located(problem)
+
+    def _decide(self, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            self._end(verdict, Outcome())
+
+    def _end(self, verdict: Verdict, outcome: Outcome) -> None:
+        step, self._step = self._step, None
+        assert step is not None, "a verdict is on a reload under way"
+        if self._timer is not None:
+            self._timer.cancel()
+        os.close(step.cargo)
+        self.crew.paused = False
+        if verdict is Verdict.COMMIT:
+            outcome = attrs.evolve(outcome, changed=step.changed)
+            self._commit(step)
+        else:
+            for child in self.crew.children.values():
+                self._withdraw(child)
+                self.crew.tell(child, Abort(step.generation))
+            close(step.opened, step.admin)
+            self.rows.changed(step.rows, rows_of(self.config, self.tiers), time.monotonic())
+            self.crew.fill()
+        self._finish(outcome)
+
+    def _withdraw(self, child: Child) -> None:
+        """Orders of this reload that never left: their descriptors are about to be closed."""
+        for entry in [entry for entry in child.outbox if isinstance(entry[0], Sockets | Prepare)]:
+            child.outbox.remove(entry)
+
+    def _commit(self, step: Step) -> None:
+        old, self.config = self.config, step.config
+        self.plane.generation = step.generation
+        for child in self.crew.children.values():
+            if not child.retiring:
+                self.crew.tell(child, Commit(step.generation))
+        self.listeners.keep(step.opened)
+        self.listeners.close(step.removed)
+        self.rows.changed(rows_of(old, self.tiers), rows_of(step.config, self.tiers), time.monotonic())
+        self.committed(Committed(old, step.config, step.removed, step.admin))
+
+    def _finish(self, outcome: Outcome) -> None:
+        outcome, told, again = self._state.finish(outcome)
+        if outcome.ok:
+            self.log.info("reloaded", changed=list(outcome.changed), generation=self.plane.generation)
+        else:
+            self.log.error("reload refused, nothing has changed", errors=list(outcome.errors))
+        for reply in told:
+            assert callable(reply)
+            reply(outcome.answer())
+        if again:
+            self._begin()
+
+
+def close(opened: dict[Key, list[socket.socket]], admin: socket.socket | None) -> None:
+    """What was opened for nothing."""
+    for sockets in opened.values():
+        for sock in sockets:
+            sock.close()
+    if admin is not None:
+        admin.close()
