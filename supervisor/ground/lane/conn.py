@@ -7,6 +7,8 @@ edge-triggered), and until the next edge nobody tries again. TLS puts the same m
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -85,6 +87,8 @@ class Conn:
                     if len(data) < size and not self.last:
                         self.readable = False
                     return data
+            if self.fd < 0:
+                raise _closed()
             await park()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -109,6 +113,8 @@ class Conn:
         rest = memoryview(data)[sent:]
         while rest:
             if not self.writable:
+                if self.fd < 0:
+                    raise _closed()
                 await park()
                 continue
             rest = rest[self.send_nowait(rest) :]
@@ -131,14 +137,12 @@ class Conn:
             pass
 
     def close(self) -> None:
-        """Close at the end of this round. Twice is once."""
+        """Close at the end of this round. Twice is once; a session that waits for it gets an OSError."""
         if self.fd >= 0:
             lane = self.lane
             if lane.conns.pop(self.fd, None) is not None:
                 lane.closing.append(self.sock)
-            self.fd = -1
-            self.readable = self.writable = False
-            self.waiter = self.on_idle = None
+            self._give_up()
 
     def abort(self) -> None:
         """Close with a reset, so that the peer learns that something was lost."""
@@ -150,13 +154,28 @@ class Conn:
             self.close()
 
     def release(self) -> socket.socket:
-        """Take it off the lane without closing: to hand the descriptor to another worker."""
-        lane = self.lane
-        lane.conns.pop(self.fd, None)
+        """Take it off the lane without ending it, to hand it to another worker. Returns a descriptor of its own: the
+        number that events of this round may still name stays taken until the round ends."""
+        if self.fd < 0:
+            raise _closed()
+        lane, sock = self.lane, self.sock.dup()
         lane.epoll.unregister(self.fd)
+        del lane.conns[self.fd]
+        lane.closing.append(self.sock)
+        self._give_up()
+        return sock
+
+    def _give_up(self) -> None:
+        waiter = self.waiter
         self.fd = -1
+        self.readable = self.writable = False
         self.waiter = self.on_idle = None
-        return self.sock
+        if waiter is not None:
+            self.lane.wake(waiter)
+
+
+def _closed() -> OSError:
+    return OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 async def wait_any(*conns: Any) -> None:

@@ -90,11 +90,12 @@ class Lane(Scheduler):
 
     def listen(self, sock: socket.socket, accepted: Accept) -> Listening:
         """Poll a listening socket; `accepted(socket, address)` returns the coroutine that serves a connection, or None
-        when it has refused it (and closed it)."""
+        when it has refused it (and closed it). If it raises the connection is closed."""
         sock.setblocking(False)
         accept, spawn = sock.accept, self.spawn
 
         def ready() -> None:
+            served = False
             for _ in range(ACCEPTS_A_ROUND):
                 try:
                     client, address = accept()
@@ -106,9 +107,16 @@ class Lane(Scheduler):
                         listening.rest()
                         return
                     continue  # RFC 9293 §3.10.7: one aborted in the queue is its own affair
-                coro = accepted(client, address)
+                served = True
+                try:
+                    coro = accepted(client, address)
+                except BaseException:
+                    client.close()
+                    raise
                 if coro is not None:
                     spawn(coro)
+            if not served:
+                listening.rest()  # not single connections but the listener fails: don't spin
 
         listening = self.watch(sock, ready)
         return listening
@@ -152,8 +160,8 @@ class Lane(Scheduler):
             raise
         conn = self.adopt(sock)
         conn.waiter = self.current
+        conn.readable = False  # whatever comes makes an event, from the first byte on
         if failure == 0:
-            conn.writable = True
             return conn
         try:
             conn.writable = False
@@ -210,6 +218,8 @@ class Lane(Scheduler):
         """Poll once, resume whom it concerns, then the run queue. False: nothing was there."""
         events = self.epoll.poll(0, EVENTS_A_ROUND)
         if not events and not self._queue:
+            if self.closing:
+                self._close_all()
             return False
         self.now_ns = now_ns = time.monotonic_ns()
         self.now = now_ns / 1e9
@@ -255,6 +265,13 @@ class Lane(Scheduler):
             self._close_all()
         return True
 
+    def _resume_listening(self) -> None:
+        rested = [listening for due, listening in self._resting if due <= self.now]
+        self._resting = [(due, listening) for due, listening in self._resting if due > self.now]
+        for listening in rested:
+            listening.paused = False
+            self.epoll.register(listening.sock.fileno(), select.EPOLLIN)
+
     def _close_all(self) -> None:
         closing, self.closing = self.closing, []
         for sock in closing:
@@ -267,15 +284,15 @@ class Lane(Scheduler):
             self.now = self.now_ns / 1e9
             self.wall = time.time()
             self.sweep()
-            while self._resting and self._resting[0][0] <= self.now:
-                _, listening = self._resting.pop(0)
-                listening.paused = False
-                self.epoll.register(listening.sock.fileno(), select.EPOLLIN)
+            if self._resting:
+                self._resume_listening()
             if self.closing:
                 self._close_all()
 
     def close(self) -> None:
-        """Give back the epoll, once `run` has ended."""
+        """Give back the epoll, once `run` has ended, and the connections that no session owned."""
+        for conn in list(self.conns.values()):
+            conn.close()
         self._close_all()
         self.epoll.close()
         os.close(self._bell)

@@ -63,7 +63,6 @@ class MemoryConn:
         """What is there, b"" at the end of the stream, None when nothing is there now."""
         if not self.readable:
             return None
-        self._check_open()
         inbox = self._inbox
         if not inbox:
             self._raise_error()
@@ -91,13 +90,13 @@ class MemoryConn:
             data = self.recv_nowait(size)
             if data is not None:
                 return data
+            self._check_open()
             await park()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """How many bytes the peer's buffer took; 0 when it takes none now."""
         if not self.writable:
             return 0
-        self._check_open()
         self._raise_error()
         peer = self.peer
         if self._shut or peer.fd < 0:
@@ -117,6 +116,7 @@ class MemoryConn:
         rest = memoryview(data)
         while rest:
             if not self.writable:
+                self._check_open()
                 await park()
                 continue
             rest = rest[self.send_nowait(rest) :]
@@ -144,8 +144,8 @@ class MemoryConn:
             self.shutdown_write()
             waiter, self.waiter, self.on_idle = self.waiter, None, None
             self.fd = -1
-            self.readable = self.writable = True  # whoever tries it now is told
-            if waiter is not None and waiter is not self.lane.current:
+            self.readable = self.writable = False
+            if waiter is not None:
                 self.lane.wake(waiter)
             self.lane.happened(self.peer, read=True, write=True, last=True)
 
@@ -160,8 +160,8 @@ class MemoryConn:
 
     def take(self) -> bytes:
         """All that is there now, for an end that the test plays itself. The peer's end of stream adds nothing."""
-        self.readable = True
         found = bytearray()
+        self.readable = self.fd >= 0
         while data := self.recv_nowait():
             found += data
         return bytes(found)

@@ -125,6 +125,33 @@ def test_writing_to_one_that_has_closed_is_a_broken_pipe(lane: Rehearsal) -> Non
     assert near.take() == b""
 
 
+def test_closing_wakes_who_waits_for_it_with_an_oserror(lane: Rehearsal) -> None:
+    near, far = lane.pair(capacity=3)
+    seen: list[str] = []
+
+    async def use(what: str) -> None:
+        try:
+            if what == "read":
+                await near.recv()
+            else:
+                await far.send(b"abcdef")
+        except OSError as error:
+            seen.append(f"{what}: {error.strerror}")
+
+    lane.spawn(use("read"))
+    lane.run()
+    near.close()
+    lane.run()
+    near, far = lane.pair(capacity=3)
+    lane.spawn(use("write"))
+    lane.run()
+    far.close()
+    lane.run()
+    assert seen == ["read: Bad file descriptor", "write: Bad file descriptor"]
+    assert far.recv_nowait() is None
+    assert far.send_nowait(b"x") == 0
+
+
 def test_an_idle_connection_calls_back_when_its_peer_closes(lane: Rehearsal) -> None:
     near, far = lane.pair()
     closed: list[MemoryConn] = []
