@@ -143,9 +143,15 @@ def describe(kind: Any) -> str:
 
 
 def describe_range(between: Between) -> str:
+    """A range in words, without the noun."""
     if between.high >= MAX_INT:
-        return f"of at least {between.low:g}"
-    return f"from {between.low:g} to {between.high:g}"
+        return f"of at least {show_number(between.low)}"
+    return f"from {show_number(between.low)} to {show_number(between.high)}"
+
+
+def show_number(number: float) -> str:
+    """A number as people write it: never 1e+06."""
+    return f"{number:.0f}" if number == int(number) else f"{number:g}"
 
 
 def fields(table: Any) -> Iterator[tuple[str, Any, attrs.Attribute[Any]]]:

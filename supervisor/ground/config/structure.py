@@ -271,7 +271,9 @@ def _number(raw: Any) -> float:
 
 def _in_range(value: float, between: Between) -> None:
     if not between.low <= value <= between.high:
-        raise ValueError(f"must be {shapes.describe_range(between).removeprefix('of ')}, not {value:g}")
+        raise ValueError(
+            f"must be {shapes.describe_range(between).removeprefix('of ')}, not {shapes.show_number(value)}"
+        )
 
 
 def _bad_name(name: str) -> str | None:

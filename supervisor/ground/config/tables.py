@@ -105,12 +105,13 @@ class HealthTable:
     path: str | None = None
     host: str | None = None
     status: tuple[Annotated[int, Between(100, 599)], ...] | None = None
+    body: str | None = None  # what the response must contain
     user: str | None = None
     password: Secret | None = None
     database: str | None = None
 
     ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
-        "http": ("path", "host", "status"),
+        "http": ("path", "host", "status", "body"),
         "postgres": ("user", "password", "database"),
     }
 

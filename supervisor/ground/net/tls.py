@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from supervisor.ground.lane.conn import Conn
 from supervisor.ground.lane.sessions import Session, park
@@ -89,10 +89,10 @@ def certificate_context(pair: KeyPair, alpn: Sequence[bytes] = ()) -> SSL.Contex
         raise ValueError(f"not a PEM certificate and unencrypted key: {error}") from None
     if key.public_key() != chain[0].public_key():
         raise ValueError("the key does not belong to the certificate")
-    context.use_certificate(crypto.X509.from_cryptography(chain[0]))
+    context.use_certificate(chain[0])
     for issuer in chain[1:]:
-        context.add_extra_chain_cert(crypto.X509.from_cryptography(issuer))
-    context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]  # checked by OpenSSL
+        context.add_extra_chain_cert(issuer)
+    context.use_privatekey(key)  # type: ignore[arg-type]  # checked by OpenSSL
     return context
 
 
