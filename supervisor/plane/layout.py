@@ -53,6 +53,8 @@ class ServerState:
     EJECTIONS = 6  # times in a row: the next ejection lasts that much longer
     CHECKS = 7  # the prober: checks made
     CHECK_FAILURES = 8
+    CHECK_STREAK = 9  # the prober: checks in a row that contradict ACTIVE; here, so that its successor goes on
+    CHECK_US = 10  # the prober: what the last check took
 
 
 class Active:
@@ -81,7 +83,7 @@ class Server:
 
 class PoolState:
     EPOCH = 0  # a stamp, new whenever the health of one of its servers changed
-    FAILING_OPEN = 1  # 1 while no server is up; written with the same value by everyone who sees it
+    FAILING_OPEN = 1  # the prober: 1 while no server is up
 
 
 class Pool:

@@ -1,0 +1,104 @@
+"""The checks: one attempt each, nothing if it passed, else the cause in words.
+
+tcp connects; http asks for a path and looks at the status, and at the body if that is configured; postgres logs in and
+queries. A check has its own connection and leaves none open.
+"""
+
+from __future__ import annotations
+
+import os
+
+import h11
+import psycopg
+import trio
+
+from supervisor.ground.config import Bind, HealthTable
+from supervisor.prober import postgres
+from supervisor.prober.failure import CheckFailed
+
+MAX_HEAD = 16 * 1024  # bytes of a health answer's head; h11's own default
+MAX_BODY = 64 * 1024  # bytes looked through for `body`; a health page is a line
+CHUNK = 16 * 1024
+
+
+async def attempt(address: Bind, check: HealthTable) -> str | None:
+    """One check, in at most its timeout: None if it passed, else the cause."""
+    try:
+        with trio.fail_after(check.timeout):
+            if check.type == "postgres":
+                await postgres.check_postgres(address, check)
+                return None
+            stream = await connect(address)
+            async with stream:
+                if check.type == "http":
+                    await check_http(stream, check, str(address))
+    except trio.TooSlowError:
+        return f"no answer within {check.timeout}"
+    except CheckFailed as error:
+        return str(error)
+    except h11.RemoteProtocolError as error:
+        return f"not HTTP: {error}"
+    except (trio.BrokenResourceError, ConnectionResetError):
+        return "connection reset"
+    except psycopg.Error as error:
+        return postgres.cause(error)
+    except OSError as error:
+        # trio's own text repeats the address, which the log line has already.
+        return (os.strerror(error.errno) if error.errno else str(error)).lower()
+    return None
+
+
+async def connect(address: Bind) -> trio.SocketStream:
+    """The tcp check, and the first step of http."""
+    sock = trio.socket.socket(address.family, trio.socket.SOCK_STREAM)
+    try:
+        await sock.connect(address.sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
+
+
+async def check_http(stream: trio.abc.Stream, check: HealthTable, default_host: str) -> None:
+    """Ask and judge. Raises CheckFailed, h11.RemoteProtocolError, trio.BrokenResourceError."""
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+    request = h11.Request(
+        method="GET",
+        target=check.path or "/",
+        headers=[
+            ("Host", check.host or default_host),
+            ("User-Agent", "portway-health-check"),
+            ("Accept", "*/*"),
+            ("Connection", "close"),
+        ],
+    )
+    await stream.send_all(http.send(request) + http.send(h11.EndOfMessage()))
+    body = b""
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(bytes(await stream.receive_some(CHUNK)))
+        elif isinstance(event, h11.Response):
+            _judge_status(event.status_code, check)
+            if check.body is None:
+                return
+        elif isinstance(event, h11.Data):
+            body = (body + event.data)[:MAX_BODY]
+            if _contains(body, check):
+                return
+        elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
+            raise CheckFailed(f"the body has no {check.body!r}")
+        elif event is h11.PAUSED:
+            raise CheckFailed("switched protocols")
+        if len(body) >= MAX_BODY:
+            raise CheckFailed(f"no {check.body!r} in the first {MAX_BODY // 1024} KiB of the body")
+
+
+def _judge_status(status: int, check: HealthTable) -> None:
+    """Without a list, 2xx and 3xx pass, as HAProxy has it."""
+    if not (status in check.status if check.status is not None else 200 <= status < 400):
+        raise CheckFailed(f"status {status}")
+
+
+def _contains(body: bytes, check: HealthTable) -> bool:
+    return check.body is not None and check.body.encode() in body
