@@ -7,7 +7,7 @@ that sees it odd, or changed, reads again, so that a total never jumps. Gauges a
 from __future__ import annotations
 
 from supervisor.plane import layout
-from supervisor.plane.layout import Header, Kind
+from supervisor.plane.layout import Header, Kind, Process
 from supervisor.plane.names import Names
 from supervisor.plane.region import Region
 
@@ -36,14 +36,21 @@ def row_totals(region: Region, kind: Kind, row: int) -> list[int]:
     totals: list[int] = []
     for _ in range(MAX_READS):
         before = cells[Header.FOLDING]
-        columns = [
-            cells[start : start + width].tolist()
-            for start in range(at, at + layout.COLUMNS * layout.COLUMN_CELLS, layout.COLUMN_CELLS)
-        ]
+        # A free column was folded before it was freed. To read it would back its pages with memory.
+        starts = [at + column * layout.COLUMN_CELLS for column in _used(cells)]
+        columns = [cells[start : start + width].tolist() for start in starts]
         totals = [sum(values) for values in zip(*columns, strict=True)]
         if not before & 1 and cells[Header.FOLDING] == before:
             break
     return totals
+
+
+def _used(cells: memoryview[int]) -> list[int]:
+    """The columns that may hold counts: the supervisor's, the retired one, those of processes."""
+    first = layout.PROCESSES_AT + Process.INCARNATION
+    incarnations = cells[first : first + (layout.COLUMNS - 1) * layout.PROCESS_CELLS + 1 : layout.PROCESS_CELLS]
+    always = (layout.SUPERVISOR, layout.RETIRED)
+    return [column for column, value in enumerate(incarnations.tolist()) if value or column in always]
 
 
 def fold(region: Region, names: Names, column: int) -> None:
