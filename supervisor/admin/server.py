@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import h11
 import trio
@@ -111,7 +112,9 @@ async def _send(stream: Stream, http: h11.Connection, request: h11.Request, give
     ]
     if http.their_state is not h11.DONE:
         fields.append(("connection", "close"))
-    data = http.send(h11.Response(status_code=given.status, headers=fields)) or b""
+    data = (
+        http.send(h11.Response(status_code=given.status, headers=fields, reason=HTTPStatus(given.status).phrase)) or b""
+    )
     if request.method != b"HEAD":
         data += http.send(h11.Data(data=given.body)) or b""
     data += http.send(h11.EndOfMessage()) or b""
@@ -124,7 +127,7 @@ async def _refuse(stream: Stream, http: h11.Connection, status: int) -> None:
         return
     body = b"Malformed or oversized request.\n"
     fields = [("content-type", TEXT), ("content-length", str(len(body))), ("connection", "close")]
-    data = http.send(h11.Response(status_code=status, headers=fields)) or b""
+    data = http.send(h11.Response(status_code=status, headers=fields, reason=HTTPStatus(status).phrase)) or b""
     data += http.send(h11.Data(data=body)) or b""
     data += http.send(h11.EndOfMessage()) or b""
     with trio.move_on_after(PATIENCE):

@@ -32,13 +32,22 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _EventDict = MutableMapping[str, Any]
 
 
+_to_json = structlog.processors.JSONRenderer()
+
+
+def _json(logger: WrappedLogger, method: str, event: _EventDict) -> str | bytes:
+    """One line; what people look for stands in front."""
+    front = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return _to_json(logger, method, {**front, **event})
+
+
 class _Sink:
     """Where the daemon's log of this process goes; swapped in place, so that bound loggers follow."""
 
     def __init__(self) -> None:
         self.descriptor = 2
         self.threshold = _LEVELS["info"]
-        self.render: Callable[[Any, str, _EventDict], Any] = structlog.processors.JSONRenderer()
+        self.render: Callable[[Any, str, _EventDict], Any] = _json
         self.lost = 0
 
     def filter(self, logger: WrappedLogger, method: str, event: _EventDict) -> _EventDict:
@@ -80,7 +89,7 @@ def configure(table: LogTable, descriptor: int = 2) -> None:
     _sink.descriptor = descriptor
     _sink.threshold = _LEVELS[table.level]
     if table.format == "json":
-        _sink.render = structlog.processors.JSONRenderer()
+        _sink.render = _json
     else:
         _sink.render = structlog.dev.ConsoleRenderer(
             colors=os.isatty(descriptor), exception_formatter=structlog.dev.plain_traceback
