@@ -270,13 +270,14 @@ class ProcessState:
 
 
 class LeaseWord:
-    """A lease's one cell of truth, stored at once: state | column << 8 | pool row << 16 | server row << 32."""
+    """A lease's one cell of truth, stored at once: the state, then column, pool row, server row, sequence."""
 
-    COLUMN, POOL, SERVER = 8, 16, 32  # shifts
+    COLUMN, POOL, SERVER, SEQUENCE = 8, 16, 32, 48  # shifts
 
 
 class LeaseState:
-    """The low bits of a lease's word. Ids are indices of words; column c opens those from c × LEASES_PER_COLUMN."""
+    """The low bits of a lease's word. Column c opens the words from c × LEASES_PER_COLUMN; a lease's id is the index of
+    its word, with the sequence << 16: the id of a lease that is gone is nobody's."""
 
     FREE, TAKEN, BOUND, ORPHANED = 0, 1, 2, 3
 
@@ -287,6 +288,7 @@ class Lease:
     PID = 0  # BackendKeyData
     SECRET_BYTES = 1
     SINCE = 2  # wall clock, ns
+    SEQUENCE = 3  # of the last lease that had this word
     SECRET = 4  # up to 256 bytes: protocol 3.2
 
 

@@ -23,6 +23,10 @@ MAX_SECRET = 256  # bytes; protocol 3.2 allows no longer cancel keys
 _STATE_MASK = 0xFF
 _COLUMN_MASK = 0xFF
 _POOL_MASK = 0xFFFF
+_SERVER_MASK = 0xFFFF
+_INDEX_BITS = 16  # of an id; the sequence stands above them
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
+_SEQUENCE_MASK = 0xFFFF
 _COLUMN_CLEAR = ~(_COLUMN_MASK << LeaseWord.COLUMN)
 
 
@@ -68,14 +72,18 @@ class Leases:
         try:
             if cells[state] >= cells[state + LeasePoolState.LIMIT]:
                 return None
-            lease = self._free_row(column)
-            details = layout.LEASES_AT + lease * layout.LEASE_CELLS
+            index = self._free_index(column)
+            details = layout.LEASES_AT + index * layout.LEASE_CELLS
+            sequence = cells[details + Lease.SEQUENCE] + 1 & _SEQUENCE_MASK
+            cells[details + Lease.SEQUENCE] = sequence
             cells[details + Lease.PID] = 0
             cells[details + Lease.SECRET_BYTES] = 0
             cells[details + Lease.SINCE] = time.time_ns()
             cells[state] += 1  # first: a death in between counts one too many, never too few
-            cells[layout.LEASE_WORDS_AT + lease] = _word(LeaseState.TAKEN, column, pool_row, server_row)
-            return lease
+            word = LeaseState.TAKEN | column << LeaseWord.COLUMN | pool_row << LeaseWord.POOL
+            word |= server_row << LeaseWord.SERVER | sequence << LeaseWord.SEQUENCE
+            cells[layout.LEASE_WORDS_AT + index] = word
+            return index | sequence << _INDEX_BITS
         finally:
             self._locks[pool_row % layout.LEASEPOOL_LOCKS].release()
 
@@ -84,14 +92,22 @@ class Leases:
         if len(secret) > MAX_SECRET:
             raise PlaneError(f"cancel key of {len(secret)} bytes; {MAX_SECRET} are possible")
         cells = self._cells
-        details = layout.LEASES_AT + lease * layout.LEASE_CELLS
+        at, word = self._word(lease)
+        if not word:
+            return
+        details = layout.LEASES_AT + (lease & _INDEX_MASK) * layout.LEASE_CELLS
         for index in range(0, len(secret), layout.CELL):
             piece = secret[index : index + layout.CELL].ljust(layout.CELL, b"\0")
             cells[details + Lease.SECRET + index // layout.CELL] = int.from_bytes(piece, "little")
         cells[details + Lease.PID] = pid
         cells[details + Lease.SECRET_BYTES] = len(secret)
-        at = layout.LEASE_WORDS_AT + lease
-        cells[at] = cells[at] & ~_STATE_MASK | LeaseState.BOUND
+        cells[at] = word & ~_STATE_MASK | LeaseState.BOUND
+
+    def holds(self, lease: int, column: int) -> bool:
+        """Whether this column holds it: who receives a connection asks, before using it."""
+        _, word = self._word(lease)
+        held = word & _STATE_MASK in (LeaseState.TAKEN, LeaseState.BOUND)
+        return held and word >> LeaseWord.COLUMN & _COLUMN_MASK == column
 
     def move(self, lease: int, column: int, incarnation: int = 0) -> bool:
         """Make it `column`'s: by the holder, before the descriptor is sent there; if that fails, it moves it back.
@@ -100,12 +116,12 @@ class Leases:
         process holds the lock.
         """
         cells = self._cells
-        at = layout.LEASE_WORDS_AT + lease
-        pool_row = cells[at] >> LeaseWord.POOL & _POOL_MASK
-        if not self._acquire(pool_row):
+        _, word = self._word(lease)
+        pool_row = word >> LeaseWord.POOL & _POOL_MASK
+        if not word or not self._acquire(pool_row):
             return False
         try:
-            word = cells[at]
+            at, word = self._word(lease)
             if word & _STATE_MASK not in (LeaseState.TAKEN, LeaseState.BOUND):
                 return False
             process = layout.PROCESSES_AT + column * layout.PROCESS_CELLS
@@ -124,18 +140,18 @@ class Leases:
     def free(self, lease: int) -> bool:
         """Give it back. False if a stopped process holds the lock: then it is done by the next call, or `settle`."""
         cells = self._cells
-        at = layout.LEASE_WORDS_AT + lease
-        word = cells[at]
+        at, word = self._word(lease)
         if not word:
             return True
         pool_row = word >> LeaseWord.POOL & _POOL_MASK
         if not self._acquire(pool_row, word >> LeaseWord.COLUMN & _COLUMN_MASK):
             self._pending.append(lease)
             return False
-        cells[at] = 0
-        state = _state(pool_row)
-        if cells[state]:
-            cells[state] -= 1
+        if self._word(lease)[1]:
+            cells[at] = 0
+            state = _state(pool_row)
+            if cells[state]:
+                cells[state] -= 1
         self._locks[pool_row % layout.LEASEPOOL_LOCKS].release()
         return True
 
@@ -152,11 +168,11 @@ class Leases:
     def adopt(self, lease: int, column: int) -> bool:
         """Make an orphan this column's own; False if another was first."""
         cells = self._cells
-        at = layout.LEASE_WORDS_AT + lease
-        pool_row = cells[at] >> LeaseWord.POOL & _POOL_MASK
-        if not self._acquire(pool_row, column):
+        _, word = self._word(lease)
+        pool_row = word >> LeaseWord.POOL & _POOL_MASK
+        if not word or not self._acquire(pool_row, column):
             return False
-        word = cells[at]
+        at, word = self._word(lease)
         mine = word & _STATE_MASK == LeaseState.ORPHANED
         if mine:
             cells[at] = word & _COLUMN_CLEAR & ~_STATE_MASK | column << LeaseWord.COLUMN | LeaseState.TAKEN
@@ -167,16 +183,16 @@ class Leases:
         """Every lease of the pool, orphans included."""
         cells = self._cells
         found = []
-        for lease, word in _all(cells):
+        for index, word in _all(cells):
             if word >> LeaseWord.POOL & _POOL_MASK == pool_row:
-                details = layout.LEASES_AT + lease * layout.LEASE_CELLS
+                details = layout.LEASES_AT + index * layout.LEASE_CELLS
                 secret = cells[details + Lease.SECRET : details + layout.LEASE_CELLS].tobytes()
                 found.append(
                     Held(
-                        lease=lease,
+                        lease=index | word >> LeaseWord.SEQUENCE << _INDEX_BITS,
                         state=word & _STATE_MASK,
                         column=word >> LeaseWord.COLUMN & _COLUMN_MASK,
-                        server_row=word >> LeaseWord.SERVER,
+                        server_row=word >> LeaseWord.SERVER & _SERVER_MASK,
                         pid=cells[details + Lease.PID],
                         secret=secret[: cells[details + Lease.SECRET_BYTES]],
                         since=cells[details + Lease.SINCE],
@@ -210,7 +226,13 @@ class Leases:
             self._cells[counters + LeasePool.LOCK_TIMEOUTS] += 1
         return False
 
-    def _free_row(self, column: int) -> int:
+    def _word(self, lease: int) -> tuple[int, int]:
+        """The cell of this lease's word, and the word: 0 if the lease is gone, whoever has its place now."""
+        at = layout.LEASE_WORDS_AT + (lease & _INDEX_MASK)
+        word = self._cells[at]
+        return at, word if word and word >> LeaseWord.SEQUENCE == lease >> _INDEX_BITS else 0
+
+    def _free_index(self, column: int) -> int:
         start = column * layout.LEASES_PER_COLUMN
         at = layout.LEASE_WORDS_AT + start
         words = self._cells[at : at + layout.LEASES_PER_COLUMN].tolist()
@@ -240,7 +262,7 @@ def orphan_all(region: Region, column: int) -> None:
     """Orphan what a dead process held. Supervisor only."""
     cells = region.cells
     locks: dict[int, Lock] = {}  # kept for this call: one that timed out is not waited for again
-    for lease, seen in _all(cells):
+    for index, seen in _all(cells):
         if seen >> LeaseWord.COLUMN & _COLUMN_MASK != column:
             continue
         pool_row = seen >> LeaseWord.POOL & _POOL_MASK
@@ -248,7 +270,7 @@ def orphan_all(region: Region, column: int) -> None:
         result = lock.acquire()
         if result is LockResult.RECOVERED:
             recount(region, pool_row)
-        at = layout.LEASE_WORDS_AT + lease
+        at = layout.LEASE_WORDS_AT + index
         word = cells[at]
         # Without the lock too, if a stopped process holds it: the dead can't change this word any more, and one who
         # moves the lease looks again after its store.
@@ -269,7 +291,3 @@ def _all(cells: memoryview[int]) -> Iterator[tuple[int, int]]:
 
 def _state(pool_row: int) -> int:
     return layout.STATE_AT[Kind.LEASEPOOL] + pool_row * layout.TABLES[Kind.LEASEPOOL].state_cells
-
-
-def _word(state: int, column: int, pool_row: int, server_row: int) -> int:
-    return state | column << LeaseWord.COLUMN | pool_row << LeaseWord.POOL | server_row << LeaseWord.SERVER

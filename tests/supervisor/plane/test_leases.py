@@ -50,6 +50,33 @@ def test_a_freed_lease_is_freed_once(plane: Plane) -> None:
     assert leases.open(pool) == 1
 
 
+def test_the_id_of_a_freed_lease_reaches_nobody_elses(plane: Plane) -> None:
+    pool, leases = make_pool(plane, 3), Leases(plane)
+    column = plane.claim_column("pooler", 1)
+    old = take(leases, pool, column)
+    leases.free(old)
+    new = take(leases, pool, column)
+    assert new != old
+    assert leases.free(old)
+    assert not leases.move(old, column)
+    assert not leases.adopt(old, column)
+    leases.bind(old, 1, b"x")
+    (held,) = leases.held(pool)
+    assert (held.lease, held.pid, held.state) == (new, 0, LeaseState.TAKEN)
+
+
+def test_who_holds_a_lease_can_be_asked(plane: Plane) -> None:
+    pool, leases = make_pool(plane, 3), Leases(plane)
+    giver, taker = plane.claim_column("pooler", 1), plane.claim_column("pooler", 2)
+    lease = take(leases, pool, giver)
+    assert leases.holds(lease, giver)
+    leases.move(lease, taker)
+    assert leases.holds(lease, taker)
+    assert not leases.holds(lease, giver)
+    plane.reap(taker)
+    assert not leases.holds(lease, taker)
+
+
 def test_a_lowered_limit_takes_nothing_back(plane: Plane) -> None:
     pool, leases = make_pool(plane, 3), Leases(plane)
     held = [take(leases, pool, 2) for _ in range(3)]
