@@ -52,6 +52,15 @@ class ServerError(Exception):
         return f"{self.sqlstate}: {self.message}"
 
 
+class ClientLeft(Exception):
+    """The client closed its side without a word."""
+
+
+def shutting_down() -> PeerError:
+    """What a session hears that is ended between its transactions."""
+    return PeerError(ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+
+
 def fields(kind: bytes, severity: str, sqlstate: str, message: str, detail: str = "", hint: str = "") -> bytes:
     """An ErrorResponse or NoticeResponse; a NUL in a text would end its field early, so it is dropped."""
     parts = [f"S{severity}", f"V{severity}", f"C{sqlstate}", f"M{message}"]

@@ -79,6 +79,7 @@ class Outstanding:
     skipping: bool = False  # the server skips everything until a Sync that the client has not sent
     copy_in: bool = False  # the server waits for CopyData, and the client has not ended it
     doubt: bool = False  # a Sync was sent into a COPY that may have failed already
+    failing: bool = False  # the last that the server said was an error: it may be its last word
     client_left: int = 0  # bytes of the client's message in progress that are yet to come
     server_left: int = 0
     readied: int = 0  # how many ReadyForQuery so far
@@ -169,7 +170,6 @@ class Outstanding:
             self.server_left = at - size
             return size
         noted = _NOTED
-        ready = False
         while size - at >= HEAD_SIZE:
             kind, length = _unpack(data, at)
             if length < 4:
@@ -186,7 +186,6 @@ class Outstanding:
                     if end > size:
                         break
                     self._readied(data[at + HEAD_SIZE])
-                    ready = True
                 elif kind == PARAMETER_STATUS:
                     if length > MAX_PARAMETER_STATUS:
                         raise ServerError("oversized ParameterStatus from the server")
@@ -200,13 +199,12 @@ class Outstanding:
                 else:
                     self.unknown = True  # CopyBoth belongs to replication
             at = end
-        if ready:
+        self.server_left = at - size if at > size else 0
+        if not self.fifo:
             self._settle()
-        if at > size:
-            self.server_left = at - size
-            return size
-        self.server_left = 0
-        return at
+            if at != size:
+                self.free = False
+        return at if at < size else size
 
     def _settle(self) -> None:
         self.free = not (
@@ -215,6 +213,7 @@ class Outstanding:
 
     def _readied(self, status: int) -> None:
         self.status = status
+        self.failing = False
         self.readied += 1
         if status == IDLE:
             self.transactions += 1
@@ -242,10 +241,11 @@ class Outstanding:
             del self.opened[0]
 
     def _failed(self) -> None:
-        if self.doubt:
-            self.unknown = True
-        self.copy_in = False
+        self.failing = True
         fifo = self.fifo
+        if self.doubt or not (fifo or self.unsynced):
+            self.unknown = True  # out of the blue, it is how a server takes leave
+        self.copy_in = False
         if fifo and fifo[0] not in _EXTENDED:
             return
         # An extended message failed: whatever stands before the next Sync is skipped.

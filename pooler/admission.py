@@ -1,0 +1,114 @@
+"""How a client gets in: its first packets, who it is, which pool it uses, and the greeting.
+
+Cold: once in the life of a connection. Source: PostgreSQL 55.2.1 "Start-up".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pooler import startup
+from pooler.authentication import OK, Authentication, request
+from pooler.errors import INVALID_CATALOG_NAME, PROTOCOL_VIOLATION, TOO_MANY_CONNECTIONS, PeerError
+from pooler.messages import (
+    MAX_PASSWORD_MESSAGE,
+    READY_IDLE,
+    backend_key_data,
+    negotiate_protocol_version,
+    take_from_client,
+)
+from pooler.parameters import changed, greeting, settable
+from pooler.startup import PROTOCOL_3_2, CancelRequest, GSSENCRequest, SSLRequest, Startup
+from supervisor.plane.layout import Listener
+
+if TYPE_CHECKING:
+    from pooler.client import Client
+    from pooler.pool import ServerPool
+    from pooler.runtime import PoolerRuntime
+
+READ = 16 * 1024  # bytes: a startup packet, or a password, at once
+
+
+async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
+    """Until the client is logged in: what it has sent beyond that. None if it did not want a session. Raises
+    PeerError."""
+    client.session.expire_in(runtime.table.client_login_timeout)
+    buffer = bytearray()
+    wanted = await _first(runtime, client, buffer)
+    if wanted is None:
+        return None
+    if runtime.full(client):
+        raise PeerError(TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
+    client.user, client.database = wanted.user, wanted.database
+    if wanted.to_negotiate:
+        await client.conn.send(negotiate_protocol_version(wanted.spoken, list(wanted.protocol_options)))
+    last = await _authenticate(runtime, client, buffer)
+    if last is None:
+        return None
+    pool = runtime.pool(wanted.database, wanted.user)
+    if pool is None:
+        raise PeerError(INVALID_CATALOG_NAME, f'database "{wanted.database}" does not exist')
+    settings = startup.admit(wanted.settings, runtime.ignored)
+    await _greet(runtime, client, pool, settings, wanted.spoken, last)
+    return bytes(buffer)
+
+
+async def _first(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> Startup | None:
+    """The startup packet, behind whatever comes before it."""
+    seen: set[type] = set()
+    while True:
+        first = startup.receive(buffer)
+        if first is None:
+            data = await client.conn.recv(READ)
+            if not data:
+                return None
+            buffer += data
+        elif isinstance(first, Startup):
+            return first
+        elif isinstance(first, CancelRequest):
+            await runtime.cancel(first)
+            return None
+        else:
+            if type(first) in seen:
+                raise PeerError(PROTOCOL_VIOLATION, "encryption was asked for twice")
+            seen.add(type(first))
+            assert isinstance(first, SSLRequest | GSSENCRequest)
+            await client.conn.send(startup.REFUSED)
+
+
+async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> bytes | None:
+    """The proof; what is still to be sent of it, or None if the client went away. Raises PeerError."""
+    exchange = Authentication(client.user, runtime.method, runtime.users)
+    try:
+        answer = exchange.begin()
+        while not exchange.proved:
+            await client.conn.send(answer)
+            while (found := take_from_client(buffer, MAX_PASSWORD_MESSAGE)) is None:
+                data = await client.conn.recv(READ)
+                if not data:
+                    return None
+                buffer += data
+            answer = exchange.answer(*found)
+    except PeerError:
+        runtime.cells[client.counters + Listener.LOGINS_REFUSED] += 1
+        raise
+    return answer + request(OK)
+
+
+async def _greet(
+    runtime: PoolerRuntime, client: Client, pool: ServerPool, settings: dict[str, str], spoken: int, before: bytes
+) -> None:
+    """Parameters, cancel key, ready. The first client of a pool in this worker waits for a server to tell the
+    parameters."""
+    if pool.reported is None:
+        server = await pool.wait(client)
+        client.server = None
+        pool.release(server)
+    reported = pool.reported
+    assert reported is not None
+    client.settings = changed(settable(reported), settings)
+    client.pool = pool
+    client.key, secret = runtime.keys.give(client, long=spoken >= PROTOCOL_3_2)
+    pool.clients.add(client)
+    said = greeting({**reported, **client.settings}) + backend_key_data(client.key, secret)
+    await client.conn.send(before + said + READY_IDLE)

@@ -1,0 +1,111 @@
+"""One client: from its first byte to its last.
+
+Owns its connection, what it has set, and which server it holds. A session reads: admit, serve, take leave; the errors
+of both peers end up here, and become an ErrorResponse where the client can still read one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pooler import admission, recovery
+from pooler.errors import PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
+from pooler.parameters import EMPTY, Values
+from pooler.relay import serve
+from supervisor.ground.lane import Overdue
+from supervisor.plane.layout import Listener
+
+if TYPE_CHECKING:
+    from pooler.pool import ServerPool
+    from pooler.runtime import PoolerRuntime
+    from pooler.server import ServerConnection
+    from supervisor.ground.lane import Session, Stream
+
+FAREWELL = 5.0  # seconds for a client to take the last of what it is sent
+
+
+@attrs.define(eq=False)
+class Client:
+    """A client in this worker."""
+
+    conn: Stream
+    session: Session
+    address: Any
+    counters: int  # of its listener in this column
+    user: str = ""
+    database: str = ""
+    pool: ServerPool | None = None  # once it is logged in
+    server: ServerConnection | None = None  # that it holds, or has just been given
+    settings: Values = EMPTY  # what it believes to be set
+    ticket: int = 0  # monotonic ns at which it began to wait
+    early: bytes = b""  # what it sent while it waited
+    rest: bytes = b""  # what it has not taken yet of its answers, when its session breaks off
+    graceful: bool = False  # it said Terminate
+    midway: bool = False  # it has the beginning of a message: nothing else may come before the rest
+    key: int = 0  # process id of its cancel key
+    active: float = 0.0  # when its last transaction began
+
+    def listen(self, limit: int) -> None:
+        """While it waits: take what it sends, up to about `limit` bytes. Raises ClientLeft."""
+        while len(self.early) < limit:
+            data = self.conn.recv_nowait()
+            if data is None:
+                return
+            if not data:
+                raise ClientLeft
+            self.early += data
+
+    def take_early(self) -> bytes:
+        early, self.early = self.early, b""
+        return early
+
+
+async def run(runtime: PoolerRuntime, client: Client) -> None:
+    """The session of a client."""
+    cells, counters = runtime.cells, client.counters
+    try:
+        early = await admission.admit(runtime, client)
+        if early is not None and client.pool is not None:
+            client.session.deadline = math.inf
+            await serve(client, client.pool, early)
+    except PeerError as error:
+        if error.sqlstate == PROTOCOL_VIOLATION:
+            cells[counters + Listener.PROTOCOL_ERRORS] += 1
+        await _say(client, error)
+    except ServerError as error:
+        client.midway |= not error.message
+        await _say(client, PeerError(error.sqlstate, error.message))
+    except Overdue:
+        cells[counters + Listener.TIMEOUTS] += 1
+        timeout = "client_login_timeout" if client.pool is None else "client_idle_timeout"
+        await _say(client, attrs.evolve(shutting_down(), message=f"terminating connection due to {timeout}"))
+    except ClientLeft:
+        pass
+    except OSError:
+        cells[counters + Listener.RESETS] += 1
+    finally:
+        _give_back(client)
+        runtime.forget(client)
+        client.conn.close()
+
+
+async def _say(client: Client, error: PeerError) -> None:
+    """The last word, if the client can hear it."""
+    _give_back(client)
+    if client.midway:
+        return
+    try:
+        client.session.expire_in(FAREWELL)
+        await client.conn.send(client.rest + error.encode())
+        client.conn.shutdown_write()
+    except (OSError, Overdue):
+        pass
+
+
+def _give_back(client: Client) -> None:
+    server, client.server = client.server, None
+    if server is not None and client.pool is not None:
+        recovery.recover(client.pool, server, client.graceful)

@@ -1,0 +1,56 @@
+"""Ending the sessions that a drain finds: each between its transactions, the silent ones spread over the second half.
+
+A client that is at work ends by itself, when its transaction does (`relay`). One that says nothing would hold the drain
+to its end, and if all of those were ended at once, all would come back in the same second (envoy#44419).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from pooler.client import Client
+    from pooler.runtime import PoolerRuntime
+
+STEP_SECONDS = 0.1
+
+
+@attrs.define(eq=False)
+class Drain:
+    """The drain of one worker."""
+
+    runtime: PoolerRuntime
+    timeout: float
+    began: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.began = self.runtime.lane.now
+        self.runtime.lane.every(STEP_SECONDS, self._step)
+
+    def _step(self) -> None:
+        passed = self.runtime.lane.now - self.began
+        idle = [client for client in self.runtime.clients if silent(client)]
+        for client in idle[: due(len(idle), passed, self.timeout, STEP_SECONDS)]:
+            if client.pool is None:
+                client.session.cancel()
+            else:
+                self.runtime.lane.wake(client.session)  # it sees that its pool is to be left
+
+
+def silent(client: Client) -> bool:
+    """Whether it is between transactions, or not even logged in."""
+    server = client.server
+    if server is not None:
+        return server.outstanding.free
+    return client.pool is None or client not in client.pool.waiters
+
+
+def due(silent: int, passed: float, timeout: float, step: float) -> int:
+    """How many of the silent to end now, `passed` seconds into a drain of `timeout`, looking every `step` seconds: none
+    in the first half, and so that the last look of the second half ends the last."""
+    if passed < timeout / 2:
+        return 0
+    looks_left = max(1.0, (timeout - passed) / step)
+    return -(-silent // int(looks_left))

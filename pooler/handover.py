@@ -1,0 +1,87 @@
+"""Server connections that go from one worker to another: asked for by `Want`, sent as a descriptor with `Give`.
+
+The lease goes first, in the plane: if either process dies, the connection's place in the pool belongs to one of them
+and is found by who reaps. A connection that can't be sent stays where it was.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pooler.orders import Give, Want
+from pooler.parameters import intern, settable
+from pooler.server import ServerConnection
+from supervisor.ground.wire import close_all
+from supervisor.plane import layout
+from supervisor.plane.layout import Kind, LeasePool
+
+if TYPE_CHECKING:
+    from pooler.pool import ServerPool
+    from supervisor.plane.leases import Leases
+
+
+def ask(pool: ServerPool) -> None:
+    """Ask the first worker that has one idle."""
+    cells = pool.cells
+    for base in pool.others:
+        if cells[base + LeasePool.IDLE]:
+            pool.worker.mailbox.send(_column(base), Want(pool.name))
+            return
+
+
+def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
+    """Send a free connection to the worker with these counters; False if it stays ours."""
+    worker, column = pool.worker, _column(base)
+    if server.conn.readable or not pool.leases.move(server.lease, column):
+        return False
+    message = Give(
+        pool=pool.name,
+        lease=server.lease,
+        server=server.server.name,
+        pid=server.pid,
+        secret=server.secret.hex(),
+        reported=dict(server.reported),
+        expires_in=server.expires - pool.lane.now,
+    )
+    if not worker.mailbox.send(column, message, (server.conn.sock.fileno(),)):
+        pool.leases.move(server.lease, worker.column)
+        return False
+    server.count(pool.cells, pool.base)
+    server.conn.release().close()  # off this lane; the descriptor on its way keeps the connection open
+    server.server.ended()
+    pool.servers.discard(server)
+    pool.cells[pool.base + LeasePool.HANDED_OVER] += 1
+    return True
+
+
+def receive(pool: ServerPool | None, leases: Leases, order: Give, descriptors: Sequence[int]) -> None:
+    """A connection from another worker. One that has no place here any more is closed, and its lease freed."""
+    server = None
+    if pool is not None:
+        server = next((one for one in pool.group.servers if one.name == order.server), None)
+    if pool is None or server is None or len(descriptors) != 1:
+        close_all(descriptors)
+        leases.free(order.lease)
+        return
+    conn = pool.lane.adopt(socket.socket(fileno=descriptors[0]))
+    conn.waiter = None
+    server.started()
+    reported = intern(order.reported)
+    pool.admit(
+        ServerConnection(
+            conn=conn,
+            server=server,
+            lease=order.lease,
+            pid=order.pid,
+            secret=bytes.fromhex(order.secret),
+            reported=reported,
+            settings=settable(reported),
+            expires=pool.lane.now + order.expires_in,
+        )
+    )
+
+
+def _column(base: int) -> int:
+    return (base - layout.COUNTERS_AT[Kind.LEASEPOOL]) // layout.COLUMN_CELLS

@@ -1,0 +1,101 @@
+"""Opening server connections for a pool: when, how many at once, and what a failure means to those who wait.
+
+A login belongs to the pool, not to the client that wanted it: a client that leaves takes nothing with it, and the
+connection goes to whoever is first then. While a server refuses logins, one is tried each `server_login_retry`, and
+clients get the reason at once instead of waiting for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pooler.errors import CANNOT_CONNECT, INVALID_PASSWORD, PeerError, ServerError
+from pooler.server import ServerConnection, log_in
+from supervisor.plane import layout
+from supervisor.plane.layout import Kind, LeasePool, LeasePoolState
+from supervisor.plane.region import PlaneError
+
+if TYPE_CHECKING:
+    from pooler.pool import ServerPool
+    from supervisor.ground.pools import Server
+
+LOGINS_AT_ONCE = 4  # of one pool in one worker: PostgreSQL forks for each, and a storm of them starves running queries
+
+
+def failing(pool: ServerPool) -> PeerError | None:
+    """What a client is told at once: the server refuses us, and there is no connection that it could wait for."""
+    failure = pool.failure
+    if failure is None or pool.lane.now >= pool.failed_until or pool.leases.open(pool.row):
+        return None
+    return _told(pool, failure)
+
+
+def launch(pool: ServerPool) -> None:
+    """Open as many connections as clients wait for and the limit lets us."""
+    cells = pool.cells
+    state = pool.worker.plane.state(Kind.LEASEPOOL, pool.row)
+    at_once = min(len(pool.waiters), LOGINS_AT_ONCE if pool.failure is None else 1)
+    while (
+        pool.launching < at_once
+        and cells[state + LeasePoolState.OPEN] < cells[state + LeasePoolState.LIMIT]
+        and (pool.failure is None or pool.lane.now >= pool.failed_until)
+    ):
+        server = pool.group.pick()
+        if server is None:
+            _failed(pool, ServerError(f"no server of pool {pool.group.name} is up", CANNOT_CONNECT))
+            return
+        try:
+            lease = pool.leases.take(pool.row, pool.worker.column, server.row)
+        except PlaneError as error:
+            _failed(pool, ServerError(str(error), CANNOT_CONNECT))
+            return
+        if lease is None:
+            return
+        pool.launching += 1
+        server.started()
+        pool.lane.spawn(_open(pool, server, lease), f"login {pool.name}")
+
+
+async def _open(pool: ServerPool, server: Server, lease: int) -> None:
+    settings = pool.settings
+    opened: ServerConnection | None = None
+    try:
+        opened = await log_in(
+            pool.lane, server, lease, settings.user, settings.database,
+            settings.server_connect_timeout, settings.server_lifetime,
+        )  # fmt: skip
+        pool.leases.bind(lease, opened.pid, opened.secret)
+    except ServerError as error:
+        if error.sqlstate == CANNOT_CONNECT:
+            server.failed(pool.lane.now_ns)
+        pool.worker.log.warning("server login failed", pool=pool.name, server=server.name, reason=str(error))
+        _failed(pool, error)
+        return
+    finally:
+        pool.launching -= 1
+        if opened is None:
+            server.ended()
+            pool.leases.free(lease)
+    server.succeeded()
+    pool.failure = None
+    pool.cells[server.base + layout.Server.CONNECTIONS] += 1
+    pool.cells[pool.base + LeasePool.LOGINS] += 1
+    pool.admit(opened)
+
+
+def _failed(pool: ServerPool, error: ServerError) -> None:
+    """Nobody tries again for a while. Who waits is told, unless there are other connections to wait for."""
+    pool.cells[pool.base + LeasePool.ERRORS] += 1
+    pool.failure = error
+    pool.failed_until = pool.lane.now + pool.settings.server_login_retry
+    if pool.leases.open(pool.row) <= pool.launching:
+        pool.refuse_waiting(_told(pool, error))
+
+
+def _told(pool: ServerPool, error: ServerError) -> PeerError:
+    message = f"server login failed: {error.message}"
+    if error.sqlstate == INVALID_PASSWORD:
+        return PeerError(
+            error.sqlstate, message, hint=f'Check the password of "{pool.settings.user.name}" in the users file.'
+        )
+    return PeerError(error.sqlstate, message)

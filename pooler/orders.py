@@ -1,0 +1,48 @@
+"""What pooler workers say to each other over the wire."""
+
+from __future__ import annotations
+
+import attrs
+
+from supervisor.ground.wire import message
+
+
+@message("pooler.want")
+@attrs.frozen
+class Want:
+    """A client of mine waits for this pool, and you have a connection idle."""
+
+    pool: str
+
+
+@message("pooler.give")
+@attrs.frozen
+class Give:
+    """A server connection, its descriptor attached. Its lease is the receiver's already."""
+
+    pool: str
+    lease: int
+    server: str  # its name in the plane, "pool/host:port"
+    pid: int
+    secret: str  # hex
+    reported: dict[str, str]  # its parameters
+    expires_in: float  # seconds
+
+
+@message("pooler.cancel")
+@attrs.frozen
+class Cancel:
+    """A CancelRequest with a key of yours came to me; answer with this number once it is carried out."""
+
+    pid: int
+    secret: str  # hex
+    column: int
+    number: int
+
+
+@message("pooler.canceled")
+@attrs.frozen
+class Canceled:
+    """Done, whether or not there was anything to cancel."""
+
+    number: int

@@ -1,0 +1,303 @@
+"""The server connections of one database and user in one worker, and the clients that wait for one.
+
+Owns who gets a connection: whoever has waited longest, in any worker. Every column publishes the arrival of its longest
+waiting client in the plane (its ticket), and who releases a connection gives it to the smallest; how a connection comes
+here or goes stands in `opening`, `handover` and `recovery`. The hot path is `idle.pop()` by the relay, and `release`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pooler import handover, opening, recovery
+from pooler.errors import CANNOT_CONNECT_NOW, PeerError, ServerError, notice
+from pooler.server import ServerConnection
+from supervisor.ground.lane import Overdue, park
+from supervisor.plane.layout import Kind, LeasePool
+
+if TYPE_CHECKING:
+    from pooler.client import Client
+    from pooler.parameters import Values
+    from pooler.settings import PoolSettings
+    from supervisor.ground.lane import Conn, Lane
+    from supervisor.ground.pools import Pool as ServerGroup
+    from supervisor.ground.tier import Worker
+    from supervisor.plane.leases import Leases
+
+NOTICE_AFTER = 5.0  # seconds in the queue, then the client is told
+MAX_EARLY = 64 * 1024  # bytes that a client may send while it waits; beyond, its socket is not read
+# Between workers, first come first served holds to this: a connection that changes workers costs about 100 µs, and
+# under load every other one would.
+TICKET_TOLERANCE = 2_000_000  # ns
+
+_FOREVER = 1 << 63
+_NEVER = float("inf")
+
+
+@attrs.define(eq=False)
+class ServerPool:
+    """One pool in one worker. A reload swaps `settings` and `group`."""
+
+    database: str  # as clients call it
+    user: str  # who is logged in to the servers
+    row: int
+    worker: Worker
+    leases: Leases
+    settings: PoolSettings
+    group: ServerGroup
+    name: str = attrs.field(init=False)  # "database/user", as the plane's row is called
+    lane: Lane = attrs.field(init=False)
+    cells: memoryview[int] = attrs.field(init=False, repr=False)
+    base: int = attrs.field(init=False)  # its counters in this column
+    idle: list[ServerConnection] = attrs.field(factory=list)  # the last used last
+    servers: set[ServerConnection] = attrs.field(factory=set)  # all that are logged in
+    waiters: deque[Client] = attrs.field(factory=deque)
+    clients: set[Client] = attrs.field(factory=set)
+    reported: Values | None = None  # what a server said at login: every client's greeting
+    leaving: bool = False  # the worker drains, or the database is gone: sessions end between transactions
+    others: tuple[int, ...] = ()  # the counters of this pool in the other workers' columns
+    given: dict[int, int] = attrs.field(factory=dict)  # by those: the ticket for which a connection is under way
+    launching: int = 0  # logins under way
+    failure: ServerError | None = None  # why the last login failed
+    failed_until: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.name = f"{self.database}/{self.user}"
+        plane = self.worker.plane
+        self.lane = self.worker.lane
+        self.cells = plane.cells
+        self.base = plane.counters(Kind.LEASEPOOL, self.row, self.worker.column)
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Learn which other workers there are now."""
+        plane, mine = self.worker.plane, self.worker.column
+        columns = [column for column in plane.live(self.worker.tier) if column != mine]
+        self.others = tuple(plane.counters(Kind.LEASEPOOL, self.row, column) for column in columns)
+
+    # -- taking and giving back
+
+    def release(self, server: ServerConnection) -> None:
+        """Take back a connection that is free, and give it to whoever is next."""
+        if server.cancels or server.expires <= self.lane.now or self.leaving:
+            self._release_unusual(server)
+            return
+        waiters = self.waiters
+        if waiters:
+            if not self.others or not self._give_away(server, waiters[0].ticket - TICKET_TOLERANCE):
+                self._hand(server)
+            return
+        server.conn.waiter = None
+        if self.others and self._give_away(server, _FOREVER):
+            return
+        idle = self.idle
+        if not idle:
+            self.cells[self.base + LeasePool.IDLE] = 1
+        server.since = self.lane.now
+        idle.append(server)
+
+    def _release_unusual(self, server: ServerConnection) -> None:
+        server.conn.waiter = None
+        if server.cancels:
+            server.parked = True  # until the cancel has done its work, or it may hit the next client's query
+        elif server.expires <= self.lane.now:
+            recovery.retire(self, server)
+        elif self.waiters:
+            self._hand(server)
+        elif not self._give_away(server, _FOREVER):
+            recovery.retire(self, server)
+
+    def _hand(self, server: ServerConnection) -> None:
+        """To the first in the queue."""
+        waiters = self.waiters
+        client = waiters.popleft()
+        self.cells[self.base + LeasePool.OLDEST_TICKET] = waiters[0].ticket if waiters else 0
+        client.server = server
+        server.conn.waiter = client.session
+        self.lane.wake(client.session)
+
+    def _give_away(self, server: ServerConnection, before: int) -> bool:
+        """To the worker whose client came first, if that was before `before`."""
+        cells = self.cells
+        oldest, to = before, 0
+        for base in self.others:
+            ticket = cells[base + LeasePool.OLDEST_TICKET]
+            if ticket and ticket < oldest and self.given.get(base) != ticket:
+                oldest, to = ticket, base
+        if not to or not handover.give(self, server, to):
+            return False
+        self.given[to] = oldest
+        return True
+
+    def give_idle(self) -> None:
+        """What is idle here while clients wait elsewhere goes there."""
+        while self.idle and self._give_away(self.idle[-1], _FOREVER):
+            self._take_idle()
+
+    def take_idle(self) -> ServerConnection | None:
+        """The last used idle connection that is alive, if there is one."""
+        while self.idle:
+            server = self._take_idle()
+            if not server.conn.readable or self.examine(server):
+                return server
+        return None
+
+    def _take_idle(self) -> ServerConnection:
+        server = self.idle.pop()
+        if not self.idle:
+            self.cells[self.base + LeasePool.IDLE] = 0
+        return server
+
+    # -- waiting
+
+    async def wait(self, client: Client) -> ServerConnection:
+        """A connection for this client, which may have to queue. Raises PeerError, and what is thrown into its
+        session."""
+        server = self.take_idle()
+        if server is not None:
+            server.conn.waiter = client.session
+            return server
+        lane, session, conn, waiters = self.lane, client.session, client.conn, self.waiters
+        failure = opening.failing(self)
+        if failure is not None:
+            raise failure
+        client.ticket = lane.now_ns
+        waiters.append(client)
+        if len(waiters) == 1:
+            self.cells[self.base + LeasePool.OLDEST_TICKET] = client.ticket
+        before = session.deadline
+        try:
+            self.demand()
+            session.deadline = lane.now + NOTICE_AFTER
+            if self.settings.query_wait_timeout < NOTICE_AFTER:
+                self._overdue(client)
+            while (given := client.server) is None:
+                try:
+                    await park()
+                    if conn.readable and client.server is None:
+                        client.listen(MAX_EARLY)
+                except Overdue:
+                    if client.server is None:
+                        self._overdue(client)
+        except BaseException:
+            self._leave(client)
+            raise
+        finally:
+            session.deadline = before
+        self.cells[self.base + LeasePool.WAIT_US] += (lane.now_ns - client.ticket) // 1000
+        return given
+
+    def _overdue(self, client: Client) -> None:
+        """A look at one that waits: tell it, tell it that it is over, and set its next deadline."""
+        waited = (self.lane.now_ns - client.ticket) / 1e9
+        timeout = self.settings.query_wait_timeout
+        if waited >= timeout:
+            self.cells[self.base + LeasePool.WAIT_TIMEOUTS] += 1
+            raise PeerError(
+                CANNOT_CONNECT_NOW,
+                f"query_wait_timeout: no server connection became free in {timeout:g} seconds",
+                hint="All connections of the pool are in use; see pool_size.",
+            )
+        if waited >= NOTICE_AFTER:
+            client.conn.send_nowait(WAITING)
+            client.session.expire_in(timeout - waited)
+        else:
+            client.session.expire_in(min(NOTICE_AFTER, timeout) - waited)
+
+    def _leave(self, client: Client) -> None:
+        """It waits no longer; what it was given in the same moment goes to the next."""
+        server, client.server = client.server, None
+        if server is not None:
+            self.release(server)
+        elif client in self.waiters:
+            self.waiters.remove(client)
+            self.cells[self.base + LeasePool.OLDEST_TICKET] = self.waiters[0].ticket if self.waiters else 0
+
+    def demand(self) -> None:
+        """Clients wait: open connections as far as the limit lets us, else ask for one that is idle elsewhere."""
+        opening.launch(self)
+        if self.others and self.launching < len(self.waiters):
+            handover.ask(self)
+
+    def refuse_waiting(self, error: PeerError) -> None:
+        """There will be no connection for those who wait."""
+        while self.waiters:
+            self.waiters.popleft().session.throw(error)
+        self.cells[self.base + LeasePool.OLDEST_TICKET] = 0
+
+    # -- the life of a connection
+
+    def admit(self, server: ServerConnection) -> None:
+        """A connection that was opened here or came from another worker: for whoever is next."""
+        self.servers.add(server)
+        server.conn.on_idle = functools.partial(self._stirred, server)
+        if self.reported is None:
+            self.reported = server.reported
+        self.release(server)
+
+    def _stirred(self, server: ServerConnection, conn: Conn) -> None:
+        """Something came to a connection that nobody uses."""
+        if server in self.idle and not self.examine(server):
+            self.idle.remove(server)
+            self.cells[self.base + LeasePool.IDLE] = len(self.idle)
+
+    def examine(self, server: ServerConnection) -> bool:
+        """Read what an unused connection has; if it can't be used any more, it is closed."""
+        out, conn = server.outstanding, server.conn
+        try:
+            while (data := conn.recv_nowait()) is not None:
+                if not data or out.received(data) != len(data):
+                    out.unknown = True
+                    break
+        except (OSError, ServerError):
+            out.unknown = True
+        if out.parameters:
+            server.note(out.parameters)
+        if out.unknown or not out.free:
+            recovery.retire(self, server)
+            return False
+        return True
+
+    def swap(self, settings: PoolSettings, group: ServerGroup) -> None:
+        """By a reload. Connections that lead elsewhere now are not used again."""
+        if (settings.database, settings.group) != (self.settings.database, self.settings.group):
+            self.reported = None
+        for server in self.servers:
+            if settings.database != self.settings.database or server.server not in group.servers:
+                server.expires = 0.0
+        self.settings, self.group, self.failure = settings, group, None
+
+    def leave(self) -> None:
+        """Idle connections are of no more use here."""
+        self.give_idle()
+        while self.idle:
+            recovery.retire(self, self._take_idle())
+
+    # -- the sweep
+
+    def sweep(self) -> None:
+        """Ten times a second: what a lost message or a lost race has left behind, and the gauges."""
+        cells, base, now = self.cells, self.base, self.lane.now
+        self.given.clear()
+        if self.idle:
+            if self.others:
+                self.give_idle()
+            for server in [one for one in self.idle if now - one.since >= self.settings.server_idle_timeout
+                           or one.expires <= now]:  # fmt: skip
+                self.idle.remove(server)
+                recovery.retire(self, server)
+        if self.waiters:
+            self.demand()
+        cells[base + LeasePool.IDLE] = len(self.idle)
+        cells[base + LeasePool.BUSY] = len(self.servers) - len(self.idle)
+        cells[base + LeasePool.WAITING] = len(self.waiters)
+        cells[base + LeasePool.CLIENTS] = len(self.clients)
+        for server in self.servers:
+            server.count(cells, base)
+
+
+WAITING = notice("00000", "waiting for a free server connection: all connections of the pool are in use")

@@ -1,0 +1,254 @@
+"""The hot path: a client's statements to a server connection, the answers back, transaction after transaction.
+
+A client holds a server from the first message of a transaction to the ReadyForQuery that leaves nothing outstanding
+(`states`); in session mode, to its end. Both directions are pumped at once, each as fast as its far side takes it, so
+that neither a pipeline nor a COPY can lock up; nothing is gathered beyond what one read brought. It is one long
+function because each call in it would be paid with every transaction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
+from pooler.messages import HEAD, HEAD_SIZE, parameter_status
+from pooler.parameters import changed, differences, set_statement
+from pooler.refusal import Canceled, Refusal
+from pooler.states import COPY_DATA, COPY_DONE, COPY_FAIL, IDLE, MAX_MESSAGE, TERMINATE
+from supervisor.ground.lane import park
+from supervisor.plane.layout import LeasePool
+
+if TYPE_CHECKING:
+    from pooler.client import Client
+    from pooler.pool import ServerPool
+    from pooler.server import ServerConnection
+
+# A client gets a server when its first message is whole, so that a slow sender holds none; a message larger than this
+# is streamed from its beginning.
+GATHER = 64 * 1024  # bytes: one read
+
+_LATE = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL))
+_NEVER = float("inf")
+_unpack = HEAD.unpack_from
+
+
+async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
+    """Until the client says Terminate or closes. `data` is what it has sent already."""
+    lane, session, conn = pool.lane, client.session, client.conn
+    cells, idle, idle_cell = pool.cells, pool.idle, pool.base + LeasePool.IDLE
+    receive, send = conn.recv_nowait, conn.send_nowait
+    conn.waiter = session
+    rest = b""  # of the last answers, what the client has not taken yet
+    answer: bytes | None = None
+    while True:
+        # What does the client want?
+        while True:
+            size = len(data)
+            if size >= HEAD_SIZE:
+                kind, length = _unpack(data)
+                if kind in _LATE:
+                    data = await _drop(client, data)
+                    continue
+                if kind == TERMINATE:
+                    client.graceful = True
+                    return
+                if size > length or size >= GATHER:
+                    break
+                if length > MAX_MESSAGE:
+                    raise PeerError(PROTOCOL_VIOLATION, "invalid message length")
+            if rest:  # who does not read its answers gets no others
+                rest = rest[send(rest) :]
+                more = None
+            else:
+                more = receive()
+            if more is None:
+                if not data and not rest:
+                    if pool.leaving:
+                        raise shutting_down()
+                    session.deadline = lane.now + pool.settings.client_idle_timeout
+                await park()
+            elif more:
+                data = data + more if data else more
+            else:
+                return
+        session.deadline = _NEVER
+        client.active = lane.now
+
+        # A server for it.
+        if idle:
+            server = idle.pop()
+            if not idle:
+                cells[idle_cell] = 0
+            if server.conn.readable and not pool.examine(server):
+                server = await pool.wait(client)
+        else:
+            try:
+                server = await pool.wait(client)
+            except Canceled:
+                data = await _refuse(client, data + client.take_early())
+                continue
+            if client.early:
+                data += client.take_early()
+        client.server = server
+        out, upstream = server.outstanding, server.conn
+        if server.settings is not client.settings:
+            await _adapt(client, server)
+        upstream.waiter = session
+        receive_up, send_up = upstream.recv_nowait, upstream.send_nowait
+        mode = pool.settings.mode
+
+        # Both directions, until the server is free.
+        held = tail = b""  # of the client's and of the server's: less than a header, or a ReadyForQuery not all there
+        unsent = b""  # noted as sent, not taken by the server yet
+        try:
+            while True:
+                if data:
+                    try:
+                        cut = out.sent(data)
+                    except PeerError:
+                        out.unknown = True  # noted in part, and none of it sent
+                        raise
+                    if cut == len(data):
+                        unsent = data
+                    else:
+                        unsent, held = data[:cut], data[cut:]
+                        client.graceful, out.terminated = out.terminated, False
+                    data = b""
+                if unsent:
+                    try:
+                        cut = send_up(unsent)
+                    except OSError:  # it may have said why before it closed
+                        out.unknown = upstream.readable = True
+                        cut = len(unsent)
+                    unsent = b"" if cut == len(unsent) else unsent[cut:]
+                if upstream.readable and not rest:
+                    try:
+                        answer = receive_up()
+                    except OSError:
+                        answer = b""
+                    if answer is not None:
+                        if not answer:
+                            raise _lost(out.failing)
+                        if tail:
+                            answer = tail + answer
+                        cut = out.received(answer)
+                        if cut == len(answer):
+                            tail = b""
+                        else:
+                            tail = answer[cut:]
+                            answer = answer[:cut]
+                        cut = send(answer)
+                        if cut != len(answer):
+                            rest = answer[cut:]
+                        if out.parameters:
+                            _note(client, server)
+                        if not out.free:
+                            lane.credit -= 1
+                            if lane.credit < 0:
+                                await lane.pause()
+                            continue
+                if not unsent:
+                    if mode != "session":
+                        if out.free:
+                            break
+                        if mode == "statement" and out.readied and out.status != IDLE:
+                            raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
+                    elif out.free:
+                        if pool.leaving:
+                            raise shutting_down()
+                        session.deadline = lane.now + pool.settings.client_idle_timeout
+                if rest:
+                    rest = rest[send(rest) :]
+                    if not rest:
+                        continue
+                if client.graceful:
+                    if not out.fifo and not unsent and not rest:
+                        break
+                elif conn.readable and not unsent:
+                    more = receive()
+                    if more is not None:
+                        if not more:
+                            raise ClientLeft
+                        data = held + more if held else more
+                        held = b""
+                        session.deadline = _NEVER
+                        lane.credit -= 1
+                        if lane.credit < 0:
+                            await lane.pause()
+                        continue
+                await park()
+        except BaseException:
+            if unsent:
+                out.unknown = True
+            server.tail = tail
+            client.rest = rest
+            client.midway = out.server_left > 0
+            raise
+        if not out.free or mode == "session":
+            server.tail = tail
+            return
+        client.server = answer = None  # a large answer must not stay with an idle client
+        pool.release(server)
+        data = held
+
+
+def _lost(told: bool) -> ServerError:
+    """The server is gone; if it has said so itself, the client knows."""
+    return ServerError("" if told else "server closed the connection unexpectedly")
+
+
+def _note(client: Client, server: ServerConnection) -> None:
+    """The server reported parameters, and the client has read them too."""
+    news = server.note(server.outstanding.parameters)
+    client.settings = changed(client.settings, {name: news[name] for name in news if name in client.settings})
+
+
+async def _adapt(client: Client, server: ServerConnection) -> None:
+    """Set what the client has set; what the server makes of the values, the client is told."""
+    differing = differences(client.settings, server.settings)
+    if differing:
+        try:
+            await server.command(set_statement(differing))
+        except ServerError as error:
+            if server.outstanding.free:
+                raise PeerError(error.sqlstate, error.message) from None
+            raise
+        settled = {name: server.settings.get(name, value) for name, value in differing.items()}
+        told = [parameter_status(name, value) for name, value in settled.items() if value != differing[name]]
+        if told:
+            await client.conn.send(b"".join(told))
+        client.settings = changed(client.settings, settled)
+    if not differences(client.settings, server.settings):
+        client.settings = server.settings
+
+
+async def _refuse(client: Client, data: bytes) -> bytes:
+    """Answer the statement that `data` begins with: canceled. What is left over."""
+    refusal = Refusal()
+    while True:
+        answer, data = refusal.take(data)
+        if answer:
+            await client.conn.send(answer)
+        if refusal.done:
+            return data
+        data += await _more(client)
+
+
+async def _drop(client: Client, data: bytes) -> bytes:
+    """CopyData, CopyDone or CopyFail outside of a COPY that has failed meanwhile: ignored, as PostgreSQL does. The
+    rest."""
+    _, length = _unpack(data)
+    if not 4 <= length <= MAX_MESSAGE:
+        raise PeerError(PROTOCOL_VIOLATION, "invalid message length")
+    left = length + 1
+    while left > len(data):
+        left -= len(data)
+        data = await _more(client)
+    return data[left:]
+
+
+async def _more(client: Client) -> bytes:
+    data = await client.conn.recv()
+    if not data:
+        raise ClientLeft
+    return data

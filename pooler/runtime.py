@@ -1,0 +1,226 @@
+"""The pooler at work in one worker: its listeners, its pools, its clients' cancel keys.
+
+Owns what is one per worker and outlives a client; what happens to a client stands in `client`, to a server connection
+in `pool`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from pooler import handover, orphans
+from pooler.authentication import Method
+from pooler.cancels import Cancels
+from pooler.client import Client, run
+from pooler.config import PoolerTable, users_of
+from pooler.drain import Drain
+from pooler.keys import Keys
+from pooler.orders import Cancel, Canceled, Give, Want
+from pooler.pool import ServerPool
+from pooler.settings import PoolSettings, pool_settings
+from pooler.startup import CancelRequest
+from pooler.users import Users
+from supervisor.ground.config import Config
+from supervisor.ground.lane import Lane, Listening
+from supervisor.ground.tier import Worker
+from supervisor.ground.wire import close_all
+from supervisor.plane.layout import Kind, Listener
+from supervisor.plane.leases import Leases
+
+NAME = "pooler"
+# As fine as the lane's sweeper is: what a lost message has left waiting, waits no longer than this.
+SWEEP_SECONDS = 0.05
+ORPHANS_SECONDS = 10.0  # between looks for leases of the dead, beside those at each death: a look takes about 0.5 ms
+
+
+@attrs.frozen
+class Prepared:
+    """What a reload swaps in."""
+
+    table: PoolerTable
+    users: Users
+    settings: Mapping[ServerPool, PoolSettings | None]
+
+
+@attrs.define(eq=False)
+class PoolerRuntime:
+    """One worker's."""
+
+    worker: Worker
+    lane: Lane = attrs.field(init=False)
+    cells: memoryview[int] = attrs.field(init=False, repr=False)
+    leases: Leases = attrs.field(init=False)
+    keys: Keys[Client] = attrs.field(init=False)
+    cancels: Cancels = attrs.field(init=False)
+    table: PoolerTable = attrs.field(init=False)
+    users: Users = attrs.field(init=False, repr=False)
+    pools: dict[str, ServerPool] = attrs.field(factory=dict)  # those that were used; by "database/user"
+    clients: set[Client] = attrs.field(factory=set)  # all, those that are logging in too
+    leaving: bool = False
+    _polled: dict[tuple[str, int], Listening] = attrs.field(factory=dict)
+    _live_epoch: int = -1
+    _next_orphans: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        worker = self.worker
+        self.lane, self.cells = worker.lane, worker.plane.cells
+        self.leases = Leases(worker.plane)
+        self.keys = Keys(worker.column)
+        self.cancels = Cancels(self)
+        self.table = worker.config.tier(NAME)
+        self.users = users_of(self.table)
+        self.lane.every(SWEEP_SECONDS, self._sweep)
+
+    @property
+    def method(self) -> Method:
+        """How clients prove themselves."""
+        return Method(self.table.auth.type) if self.table.auth is not None else Method.AUTO
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """Startup parameters that are accepted and forgotten."""
+        return frozenset(name.lower() for name in self.table.ignore_startup_parameters)
+
+    # -- listeners and clients
+
+    def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
+        plane = self.worker.plane
+        counters = plane.counters(Kind.LISTENER, plane.row(Kind.LISTENER, f"{NAME}/{listener}"), self.worker.column)
+
+        def accepted(sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
+            return self._serve(sock, address, counters)
+
+        self._polled[listener, slot] = self.lane.listen(sock, accepted)
+
+    def detach(self, listener: str, slot: int) -> None:
+        self._polled.pop((listener, slot)).close()
+
+    async def _serve(self, sock: socket.socket, address: Any, counters: int) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        client = Client(self.lane.adopt(sock), self.lane.current, address, counters)
+        self.cells[counters + Listener.ACCEPTED] += 1
+        self.cells[counters + Listener.ACTIVE] += 1
+        self.clients.add(client)
+        await run(self, client)
+
+    def forget(self, client: Client) -> None:
+        """It is gone."""
+        self.clients.discard(client)
+        self.cells[client.counters + Listener.ACTIVE] -= 1
+        if client.pool is not None:
+            client.pool.clients.discard(client)
+            self.keys.take_back(client.key)
+
+    def full(self, client: Client) -> bool:
+        """Whether there are too many clients, over all workers and listeners."""
+        plane, count = self.worker.plane, 0
+        for name in self.table.listeners:
+            count += plane.total(Kind.LISTENER, plane.row(Kind.LISTENER, f"{NAME}/{name}"), Listener.ACTIVE)
+        if count <= self.table.max_client_conn:
+            return False
+        self.cells[client.counters + Listener.REFUSED] += 1
+        return True
+
+    # -- pools
+
+    def pool(self, database: str, user: str) -> ServerPool | None:
+        """The pool for this database and user; None if there is no such thing."""
+        settings = pool_settings(self.table, database, user)
+        if settings is None or settings.group not in self.worker.pools:
+            return None
+        name = f"{database}/{settings.user.name}"
+        pool = self.pools.get(name)
+        if pool is None:
+            worker = self.worker
+            row = worker.plane.row(Kind.LEASEPOOL, name)
+            self.leases.set_limit(row, settings.size)
+            group = worker.pools[settings.group]
+            pool = ServerPool(database, settings.user.name, row, worker, self.leases, settings, group)
+            pool.leaving = self.leaving
+            self.pools[name] = pool
+        return pool
+
+    def _sweep(self) -> None:
+        plane = self.worker.plane
+        died = plane.live_epoch != self._live_epoch
+        if died:
+            self._live_epoch = plane.live_epoch
+        for pool in self.pools.values():
+            if died:
+                pool.look_around()
+            pool.sweep()
+        if died or self.lane.now >= self._next_orphans:
+            self._next_orphans = self.lane.now + ORPHANS_SECONDS
+            self.leases.settle()
+            orphans.adopt(self)
+
+    # -- messages
+
+    async def cancel(self, request: CancelRequest) -> None:
+        """A CancelRequest came in on a connection of its own. Returns when it has been carried out."""
+        await self.cancels.request(request)
+
+    def receive(self, message: Any, descriptors: Sequence[int]) -> None:
+        match message:
+            case Want(name):
+                close_all(descriptors)
+                if name in self.pools:
+                    self.pools[name].give_idle()
+            case Give():
+                handover.receive(self.pools.get(message.pool), self.leases, message, descriptors)
+            case Cancel():
+                close_all(descriptors)
+                self.cancels.ordered(message)
+            case Canceled(number):
+                close_all(descriptors)
+                self.cancels.answered(number)
+            case _:
+                close_all(descriptors)
+
+    # -- reload
+
+    def prepare(self, config: Config) -> Prepared:
+        table: PoolerTable = config.tier(NAME)
+        settings: dict[ServerPool, PoolSettings | None] = {}
+        for pool in self.pools.values():
+            found = pool_settings(table, pool.database, pool.user)
+            settings[pool] = found if found is not None and found.user.name == pool.user else None
+        return Prepared(table, users_of(table), settings)
+
+    def commit(self, prepared: Prepared) -> None:
+        self.table, self.users = prepared.table, prepared.users
+        for pool, settings in prepared.settings.items():
+            if settings is not None:
+                self.leases.set_limit(pool.row, settings.size)
+                pool.swap(settings, self.worker.pools[settings.group])
+            pool.leaving = self.leaving or settings is None
+            if pool.leaving:  # a database or a user that is no more: sessions end between their transactions
+                pool.leave()
+                for client in pool.clients:
+                    self.lane.wake(client.session)
+
+    # -- the end
+
+    def drain(self) -> None:
+        self.leaving = True
+        for pool in self.pools.values():
+            pool.leaving = True
+            pool.leave()
+        Drain(self, self.worker.config.supervisor.drain_timeout)
+
+    def holding(self) -> Sequence[str]:
+        held = [f"client {_shown(client.address)} of {client.database}/{client.user}" for client in self.clients]
+        return held + [f"server connection of {pool.name}" for pool in self.pools.values() for _ in pool.servers]
+
+    def close(self) -> None:
+        for session in list(self.lane.sessions):
+            session.cancel()
+
+
+def _shown(address: Any) -> str:
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)

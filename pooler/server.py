@@ -1,0 +1,187 @@
+"""One connection to a PostgreSQL server: how it is opened, used for our own commands, and closed.
+
+Owns the connection and what is known of it; who uses it, and when, is the pool's affair (`pool`), moving a client's
+bytes over it the relay's.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pooler import errors
+from pooler.errors import CANNOT_CONNECT, CONNECTION_FAILURE, ServerError
+from pooler.login import Login, cancel_request
+from pooler.messages import TERMINATE, parse_parameter_status, query, take_from_server
+from pooler.parameters import Values, changed, intern, settable
+from pooler.states import Outstanding
+from pooler.users import User
+from supervisor.ground.lane import Cancelled, Overdue
+from supervisor.plane import layout
+
+if TYPE_CHECKING:
+    from supervisor.ground.lane import Conn, Lane
+    from supervisor.ground.pools import Server
+
+GOODBYE = 5.0  # seconds a server gets to close after Terminate, before we do: its slot is free only when it is gone
+LIFETIME_JITTER = 0.1  # of server_lifetime: connections opened together must not all be opened anew together
+CANCEL_TIMEOUT = 5.0  # seconds for a CancelRequest; PostgreSQL closes as soon as the signal is sent
+
+
+@attrs.define(eq=False)
+class ServerConnection:
+    """A connection that is logged in. It is idle, used by a client, or used by ourselves."""
+
+    conn: Conn
+    server: Server  # of the pool that the configuration names
+    lease: int
+    pid: int
+    secret: bytes = attrs.field(repr=False)
+    reported: Values
+    settings: Values  # of `reported`, what a client can set
+    expires: float  # on the lane's clock
+    outstanding: Outstanding = attrs.field(factory=Outstanding)
+    cancels: int = 0  # cancel connections under way: until they have closed, nobody else may use it
+    parked: bool = False  # released, but for those
+    own: bool = False  # a command of ours is running, which no client may cancel
+    tail: bytes = b""  # the beginning of a message from the server, when its client left in the middle
+    since: float = 0.0  # idle since, or opened
+    counted_queries: int = 0  # of `outstanding.readied`, what the plane's counters have already
+    counted_transactions: int = 0
+
+    def count(self, cells: memoryview[int], base: int) -> None:
+        """Bring the pool's counters up to what this connection has done."""
+        out = self.outstanding
+        cells[base + layout.LeasePool.QUERIES] += out.readied - self.counted_queries
+        cells[base + layout.LeasePool.TRANSACTIONS] += out.transactions - self.counted_transactions
+        self.counted_queries, self.counted_transactions = out.readied, out.transactions
+
+    def note(self, payloads: list[bytes]) -> dict[str, str]:
+        """ParameterStatus that came: kept, and returned."""
+        news = dict(parse_parameter_status(payload) for payload in payloads)
+        payloads.clear()
+        self.reported = changed(self.reported, news)
+        self.settings = settable(self.reported)
+        return news
+
+    async def command(self, sql: str) -> None:
+        """Run a statement of ours to its ReadyForQuery. Raises ServerError: afterwards it is usable only if `free`."""
+        out, conn = self.outstanding, self.conn
+        self.own = True
+        try:
+            data = query(sql)
+            out.sent(data)
+            await conn.send(data)
+            awaited = out.readied + 1
+            failure: ServerError | None = None
+            buffer = bytearray()
+            while out.readied < awaited:
+                data = await conn.recv()
+                if not data:
+                    raise ServerError("server closed the connection unexpectedly")
+                buffer += data
+                while (found := take_from_server(buffer)) is not None:
+                    kind, payload = found
+                    out.received(bytes((kind,)) + (len(payload) + 4).to_bytes(4, "big") + payload)
+                    if kind == ord("E"):
+                        fields = errors.decode(payload)
+                        failure = ServerError(fields.get("M", ""), fields.get("C", CONNECTION_FAILURE))
+            if buffer:
+                out.unknown = True  # the beginning of something that nobody asked for
+        except OSError as error:
+            out.unknown = True
+            raise ServerError(f"connection to the server lost: {error.strerror}") from error
+        except BaseException:
+            out.unknown = True
+            raise
+        finally:
+            self.own = False
+        if out.parameters:
+            self.note(out.parameters)
+        if failure is not None:
+            raise failure
+
+    async def close(self, lane: Lane) -> None:
+        """Say Terminate and wait until the server is gone, for a time."""
+        conn = self.conn
+        try:
+            lane.current.deadline = lane.now + GOODBYE
+            conn.waiter = lane.current
+            conn.send_nowait(TERMINATE)
+            conn.shutdown_write()
+            while await conn.recv():
+                pass
+        except (OSError, Overdue):
+            pass
+        finally:
+            lane.current.deadline = float("inf")
+            conn.close()
+
+
+async def connect(lane: Lane, server: Server, within: float) -> Conn:
+    """A connection, not logged in yet. Raises ServerError 08001. The session's deadline holds for what comes after,
+    too."""
+    lane.current.expire_in(within)
+    try:
+        return await lane.connect(server.family, server.sockaddr)
+    except OSError as error:
+        reason = error.strerror or errno.errorcode.get(error.errno or 0, "unknown")
+        raise ServerError(f"could not connect to {server.name}: {reason}", CANNOT_CONNECT) from None
+    except Overdue:
+        raise ServerError(f"could not connect to {server.name}: timeout", CANNOT_CONNECT) from None
+
+
+async def log_in(
+    lane: Lane, server: Server, lease: int, user: User, database: str, within: float, lifetime: float
+) -> ServerConnection:
+    """A new connection, ready for use; `within` seconds for all of it. Raises ServerError."""
+    conn = await connect(lane, server, within)
+    try:
+        login = Login(user, database)
+        await conn.send(login.begin())
+        buffer = bytearray()
+        while not login.ready:
+            data = await conn.recv()
+            if not data:
+                raise ServerError(f"{server.name} closed the connection during login")
+            buffer += data
+            while not login.ready and (found := take_from_server(buffer)) is not None:
+                answer = login.receive(*found)
+                if answer:
+                    await conn.send(answer)
+        if buffer:
+            raise ServerError(f"{server.name} sent more than a login")
+    except Overdue:
+        conn.close()
+        raise ServerError(f"{server.name} did not finish the login in time", CANNOT_CONNECT) from None
+    except OSError as error:
+        conn.close()
+        raise ServerError(f"{server.name} closed the connection during login: {error.strerror}") from None
+    except (Exception, Cancelled):
+        conn.close()
+        raise
+    finally:
+        lane.current.deadline = float("inf")
+    reported = intern(login.parameters)
+    expires = lane.now + lifetime * (1 - LIFETIME_JITTER * random.random())
+    return ServerConnection(conn, server, lease, login.pid, login.secret, reported, settable(reported), expires)
+
+
+async def send_cancel(lane: Lane, server: Server, pid: int, secret: bytes) -> None:
+    """Cancel what a server process is doing; returns when the server has taken notice, or could not be reached."""
+    conn = None
+    try:
+        conn = await connect(lane, server, CANCEL_TIMEOUT)
+        await conn.send(cancel_request(pid, secret))
+        # PostgreSQL closes this connection after it has sent the signal.
+        while await conn.recv():
+            pass
+    except (ServerError, OSError, Overdue):
+        pass
+    finally:
+        lane.current.deadline = float("inf")
+        if conn is not None:
+            conn.close()

@@ -1,0 +1,58 @@
+"""What a pool takes from the configuration, looked up once: a reload makes another and swaps it."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from pooler.config import DatabaseTable, PoolerTable, users_of
+from pooler.users import User
+
+
+@attrs.frozen
+class PoolSettings:
+    """Of one database and user. Times are in seconds; no limit is infinity."""
+
+    database: str  # its name on the server
+    user: User  # who logs in there
+    group: str  # the pool of servers
+    mode: str  # session, transaction, statement
+    size: int
+    reset_query: str
+    query_wait_timeout: float
+    client_idle_timeout: float
+    server_connect_timeout: float
+    server_login_retry: float
+    server_lifetime: float
+    server_idle_timeout: float
+
+
+def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | None:
+    """For the database `name` and the client user `client`; None if there is no such database or user."""
+    database = table.databases.get(name)
+    user = None if database is None else _server_user(table, database, client)
+    if database is None or user is None:
+        return None
+    return PoolSettings(
+        database=database.database or name,
+        user=user,
+        group=database.primary,
+        mode=database.pool_mode,
+        size=database.pool_size,
+        reset_query=table.server_reset_query,
+        query_wait_timeout=table.query_wait_timeout or math.inf,
+        client_idle_timeout=table.client_idle_timeout or math.inf,
+        server_connect_timeout=table.server_connect_timeout,
+        server_login_retry=table.server_login_retry,
+        server_lifetime=table.server_lifetime or math.inf,
+        server_idle_timeout=table.server_idle_timeout or math.inf,
+    )
+
+
+def _server_user(table: PoolerTable, database: DatabaseTable, client: str) -> User | None:
+    if database.user is None:
+        return users_of(table).find(client)
+    if database.password is not None:
+        return User(database.user, password=database.password.value)
+    return users_of(table).find(database.user) or User(database.user)
