@@ -39,3 +39,10 @@ def test_a_refusal_is_1(config: Path, daemon: Start, capsys: pytest.CaptureFixtu
 
 def test_without_a_daemon_it_is_1(config: Path) -> None:
     assert main(["drain", SERVER, str(config)]) == 1
+
+
+def test_a_file_that_is_no_toml_is_2(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text("a = \n")
+    assert main(["drain", SERVER, str(config)]) == 2
+    assert main(["status", str(config)]) == 2
+    assert capsys.readouterr().err == f"{config}:1: Invalid value (column 5)\n" * 2

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from supervisor.__main__ import main
-from supervisor.cli.status import show
+from supervisor.cli.status import _bytes, _span, show
 from supervisor.cli.tables import TABLES
 from supervisor.ground import status
 from supervisor.ground.config import load_bytes
@@ -94,3 +94,23 @@ def test_without_a_daemon_it_is_1_and_stdout_stays_empty(config: Path, capsys: p
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("portway: no daemon runs this configuration")
+
+
+def test_a_daemon_that_refuses_is_1(
+    config: Path, daemon: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon({"ok": False, "errors": ["not now"]})
+    assert main(["status", str(config)]) == 1
+    assert capsys.readouterr().err == "portway: not now\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB"), (3 << 40, "3.0 TiB")]
+)
+def test_amounts_are_for_people(count: int, text: str) -> None:
+    assert _bytes(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (200_000, "2d")])
+def test_spans_are_for_people(seconds: float, text: str) -> None:
+    assert _span(seconds) == text
