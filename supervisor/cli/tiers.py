@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import edge.tier
+import pooler.tier
 from supervisor.ground.tier import Tier
 
-TIERS: tuple[Tier, ...] = (edge.tier.TIER,)
+TIERS: tuple[Tier, ...] = (edge.tier.TIER, pooler.tier.TIER)
