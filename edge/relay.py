@@ -44,10 +44,10 @@ async def relay(session: Session, client: Conn, server: Conn, cells: memoryview,
                     up = memoryview(data)[sent:]
                 moved = True
             elif data is not None:
-                asking = False
-                server.shutdown_write()
                 if not answering:
                     return
+                asking = False
+                server.shutdown_write()
         if down:
             sent = write_client(down)
             if sent:
@@ -64,10 +64,10 @@ async def relay(session: Session, client: Conn, server: Conn, cells: memoryview,
                     down = memoryview(data)[sent:]
                 moved = True
             elif data is not None:
-                answering = False
-                client.shutdown_write()
                 if not asking:
                     return
+                answering = False
+                client.shutdown_write()
         if moved:
             # Another look only where there may be more: a short read has told that there is not.
             if (client.readable and asking and not up) or (server.readable and answering and not down):

@@ -27,7 +27,7 @@ _CONNECT_FAILURES, _TIMEOUTS, _RESETS = (
 )
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Connection:
     """What is known of one connection that is being carried."""
 
@@ -79,7 +79,6 @@ class TcpListener:
         server: Server | None = None
         upstream: Conn | None = None
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server, upstream = await self._connect(address)
             if server is None or upstream is None:
                 cells[row + _REFUSED] += 1
