@@ -158,7 +158,8 @@ class Conn:
         number that events of this round may still name stays taken until the round ends."""
         if self.fd < 0:
             raise _closed()
-        lane, sock = self.lane, self.sock.dup()
+        # Not `dup`: what was accepted is of the C class, which has none.
+        lane, sock = self.lane, socket.socket(fileno=os.dup(self.fd))
         lane.epoll.unregister(self.fd)
         del lane.conns[self.fd]
         lane.closing.append(self.sock)
