@@ -43,7 +43,7 @@ def wanted(config: Config, tiers: Sequence[Tier], adjustments: Mapping[str, int]
             count = wanted_workers(config, tier.name, adjustments.get(tier.name, 0))
             roles += [Role(tier.name, number) for number in range(1, count + 1)]
             roles += [Role(service_name(tier.name, service)) for service in tier.services]
-    if any(pool.health is not None for pool in config.pools.values()):
+    if config.pools:  # without checks too: it tells of ejections, and of pools with no server left
         roles.append(Role(PROBER))
     if config.supervisor.admin is not None:
         roles.append(Role(ADMIN))

@@ -125,9 +125,9 @@ class Lane(Scheduler):
                     raise
                 if coro is not None:
                     spawn(coro)
-            expected = min(ACCEPTS_A_ROUND, 2 * expected)
-            if not served:
+            if not served and expected == ACCEPTS_A_ROUND:
                 listening.rest()  # not single connections but the listener fails: don't spin
+            expected = min(ACCEPTS_A_ROUND, 2 * expected)
 
         listening = self.watch(sock, ready)
         return listening

@@ -269,10 +269,11 @@ class Broken:
 
     def __init__(self, sock: socket.socket, error: int) -> None:
         self.sock = sock
+        self.family, self.type, self.proto, self.setsockopt = sock.family, sock.type, sock.proto, sock.setsockopt
         self.error = error
         self.tries = 0
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         self.tries += 1
         raise OSError(self.error, os.strerror(self.error))
 
@@ -289,16 +290,16 @@ def test_a_listener_that_fails_rests_instead_of_spinning(by_hand: Lane, error: i
         broken: Any = Broken(server, error)
         listening = by_hand.listen(broken, lambda sock, _: None)
         client = dial(server)
-        by_hand._round()
+        while not listening.paused:
+            assert by_hand._round()
         tries = broken.tries
-        assert listening.paused
         assert not by_hand._round()
         assert broken.tries == tries
         assert by_hand.accept_paused == (0 if error == errno.EINVAL else 1)
         by_hand.now += REST_SECONDS
         by_hand._resume_listening()
         by_hand._round()
-        assert broken.tries == 2 * tries
+        assert broken.tries > tries
         listening.close()
         client.close()
 
@@ -307,15 +308,16 @@ def test_connections_aborted_in_the_queue_do_not_hold_up_the_others(by_hand: Lan
     with listener() as server:
 
         class Aborting(Broken):
-            def accept(self) -> Any:
+            def _accept(self) -> Any:
                 self.tries += 1
                 if self.tries < 5:
                     raise OSError(self.error, os.strerror(self.error))
-                return self.sock.accept()
+                return self.sock._accept()  # type: ignore[attr-defined]
 
         listening = by_hand.listen(Aborting(server, errno.ECONNABORTED), lambda sock, _: echo(by_hand, sock))  # type: ignore[arg-type]
         client = dial(server)
-        by_hand._round()
+        while not by_hand.conns:
+            assert by_hand._round()
         assert len(by_hand.conns) == 1
         assert not listening.paused
         client.close()
