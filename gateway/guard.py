@@ -67,13 +67,13 @@ class RequestLine(NamedTuple):
     old: bool
 
 
-def find_end(data: bytes | bytearray) -> int:
+def find_end(data: bytes, start: int = 0) -> int:
     """Where the head ends (the index of its last CRLF's start), or -1 if it is not complete yet.
 
     Raises PeerError as soon as no continuation could make it a valid head; else a client that ends its lines with a
-    bare LF would wait for an answer until the head's deadline.
+    bare LF would wait for an answer until the head's deadline. What stands before `start` was looked at already.
     """
-    end = data.find(_END)
+    end = data.find(_END, max(0, start - 3))
     if end >= 0:
         return end
     line_end = data.find(b"\r\n")
@@ -84,13 +84,14 @@ def find_end(data: bytes | bytearray) -> int:
         raise PeerError("target_too_long", f"the request target exceeds {MAX_TARGET} bytes")
     if len(data) > MAX_HEAD + len(_END):
         raise PeerError("head_too_large", f"the request head exceeds {MAX_HEAD} bytes")
-    bare = _BARE(data)
+    bare = _BARE(data, max(0, start - 1))
     if bare is not None:
         where = "bad_field" if 0 <= line_end < bare.start() else "bad_request_line"
         raise PeerError(where, "a line ends with a bare LF or contains a bare CR")
     if line_end >= 0:
-        parse_request_line(bytes(data[:line_end]))
-    elif data and data[:MAX_METHOD].translate(None, _TARGET_BYTES + b" \r"):
+        if line_end + 2 > start:
+            parse_request_line(data[:line_end])
+    elif data[:MAX_METHOD].translate(None, _TARGET_BYTES + b" \r"):
         raise PeerError("bad_request_line", "this is not HTTP")
     return -1
 
@@ -117,10 +118,11 @@ def parse_request_line(line: bytes) -> RequestLine:
 class Guard:
     """Judges heads for one configuration. `fields` remembers lines for every connection of a worker."""
 
-    __slots__ = ("_lookup", "fields")
+    __slots__ = ("_lookup", "fields", "parser")
 
     def __init__(self, identity: Iterable[bytes] = (), wanted: Iterable[bytes] = ()) -> None:
-        self.fields: LineMemo[Field] = LineMemo(FieldParser(identity, wanted))
+        self.parser = FieldParser(identity, wanted)
+        self.fields: LineMemo[Field] = LineMemo(self.parser)
         self._lookup = self.fields.__getitem__
 
     def judge(self, data: bytes, end: int) -> Judged:

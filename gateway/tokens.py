@@ -79,7 +79,7 @@ class Verifier:
         try:
             text = token.decode("ascii")
             header = jwt.get_unverified_header(text)
-        except (UnicodeDecodeError, jwt.PyJWTError):
+        except (UnicodeDecodeError, jwt.PyJWTError, RecursionError):
             raise self._refusal("token_invalid", "not a JSON Web Token") from None
         algorithm, kid = header.get("alg"), header.get("kid")
         if not isinstance(algorithm, str) or algorithm not in self._listed:
@@ -113,7 +113,7 @@ class Verifier:
                 raise self._refusal("token_invalid", "the token is meant for another audience") from None
             except jwt.InvalidIssuerError:
                 raise self._refusal("token_invalid", "the token comes from another issuer") from None
-            except (jwt.PyJWTError, ValueError, TypeError):
+            except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
                 raise self._refusal("token_invalid", "the token is malformed") from None
             self._check_times(claims, wall)
             return claims

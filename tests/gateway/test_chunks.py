@@ -77,7 +77,7 @@ def test_invalid_bodies_are_refused(make, name, body) -> None:  # type: ignore[n
 
 
 @pytest.mark.parametrize(
-    "body", [b"5\nhello\r\n0\r\n\r\n", b"0\r\nX: 1\nY: 2\r\n\r\n", b"5;\x00\r\nhello\r\n0\r\n\r\n", b"5 ;x\r\nhello\r\n"]
+    "body", [b"5\nhello\r\n0\r\n\r\n", b"0\r\nX: 1\nY: 2\r\n\r\n", b"5;\x00\r\nhello\r\n", b"5 ;x\r\nhello\r\n"]
 )
 def test_servers_get_no_leniency_about_line_ends(body: bytes) -> None:
     with pytest.raises(PeerError):

@@ -1,0 +1,143 @@
+"""A listener at work in one worker: accepts connections, finds out who is there, ends TLS, hands over to the session.
+
+A reload swaps `plan` and `here`; connections look at them anew for each request. Whatever goes wrong with a connection
+ends here, counted, and costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from OpenSSL import SSL
+
+from gateway.connection import Connection
+from gateway.forwarded import Client
+from gateway.plan import ALPN, ListenerPlan, Plan
+from gateway.session import HEAD_SECONDS, serve
+from gateway.shared import Shared
+from supervisor.ground.lane import Listening, Overdue, Session, park
+from supervisor.ground.net import proxy
+from supervisor.ground.net.tls import Acceptor, TlsConn, base_context
+from supervisor.plane import layout
+
+_L = layout.Listener
+_DISCARD: Final = 4096
+
+
+class Listener:
+    """One listener. `live` has its connections by session."""
+
+    def __init__(
+        self, shared: Shared, name: str, counters: int, plan: Plan, here: ListenerPlan, base: SSL.Context | None
+    ) -> None:
+        self.shared = shared
+        self.name = name
+        self.counters = counters
+        self.live: dict[Session, Connection] = {}
+        self._base = base
+        self._acceptor: Acceptor | None = None
+        self._polled: dict[int, Listening] = {}
+        self.take(plan, here)
+
+    def take(self, plan: Plan, here: ListenerPlan) -> None:
+        """Work by this plan from now on. Can't fail."""
+        self.plan = plan
+        self.here = here
+        if here.certificates is None:
+            self._acceptor = None
+        elif self._acceptor is None:
+            # Without a context from before the fork (TLS came by a reload), sessions resume in this worker alone.
+            self._acceptor = Acceptor(self._base or base_context(ALPN), here.certificates)
+        else:
+            self._acceptor.certificates = here.certificates
+
+    # -- slots
+
+    def attach(self, slot: int, sock: socket.socket) -> None:
+        self._polled[slot] = self.shared.lane.listen(sock, self.accepted)
+
+    def detach(self, slot: int) -> None:
+        listening = self._polled.pop(slot, None)
+        if listening is not None:
+            listening.close()
+
+    # -- connections
+
+    def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
+        self.shared.cells[self.counters + _L.ACCEPTED] += 1
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self.welcome(self.shared.lane.adopt(sock), str(address[0]))
+
+    async def welcome(self, conn: Any, ip: str) -> None:
+        """One connection from accept to close. `conn` is plain; `ip` is the peer's address."""
+        shared, here = self.shared, self.here
+        cells, counters, lane = shared.cells, self.counters, shared.lane
+        session = lane.current
+        conn.attach()
+        stream: Any = conn
+        cells[counters + _L.ACTIVE] += 1
+        try:
+            session.deadline = lane.now + HEAD_SECONDS
+            acceptor = self._acceptor
+            data = b""
+            if here.must_introduce(ip):
+                ip, data = await (introduced(conn, ip) if acceptor is None else peeked(conn, ip))
+            if acceptor is not None:
+                tls: TlsConn = acceptor.wrap(conn)
+                stream = tls
+                try:
+                    await tls.handshake()
+                except (OSError, Overdue):
+                    cells[counters + _L.HANDSHAKE_FAILURES] += 1
+                    return
+            client = Client(ip, "http" if acceptor is None else "https", here.trusts(ip))
+            connection = self.live[session] = Connection(self, stream, client, lane.now)
+            await serve(shared, connection, data)
+        except proxy.ProxyError:
+            cells[counters + _L.PROTOCOL_ERRORS] += 1
+        except Overdue:
+            cells[counters + _L.TIMEOUTS] += 1
+        except OSError:
+            cells[counters + _L.RESETS] += 1
+        finally:
+            self.live.pop(session, None)
+            stream.close()
+            cells[counters + _L.ACTIVE] -= 1
+
+
+async def introduced(conn: Any, ip: str) -> tuple[str, bytes]:
+    """The client's address by the PROXY header, and what was read beyond it. Raises ProxyError, OSError."""
+    data = b""
+    while True:
+        more = await conn.recv()
+        if not more:
+            raise ConnectionResetError("closed within the PROXY header")
+        data += more
+        found = proxy.decode(data)
+        if found is not None:
+            header, size = found
+            return (ip if header.source is None else header.source[0]), data[size:]
+
+
+async def peeked(conn: Any, ip: str) -> tuple[str, bytes]:
+    """The same where TLS reads the socket itself: exactly the header is taken off it."""
+    while True:
+        try:
+            data = conn.sock.recv(proxy.MAX_V2, socket.MSG_PEEK)
+        except BlockingIOError:
+            data = None
+        if data == b"":
+            raise ConnectionResetError("closed within the PROXY header")
+        found = None if data is None else proxy.decode(data)
+        if found is not None:
+            header, left = found
+            while left:
+                left -= len(conn.sock.recv(min(left, _DISCARD)))
+            conn.readable = True
+            return (ip if header.source is None else header.source[0]), b""
+        # Every segment that arrives makes an edge, whether or not the ones before it were read.
+        conn.readable = False
+        while not conn.readable:
+            await park()

@@ -1,0 +1,379 @@
+"""A client's connection, request by request: read, decide, forward, account.
+
+This is the hot path. A request that came whole in one read and whose answer comes whole in one is carried from end to
+end in `serve`, in local variables, with one send each way. What does not fit goes over to an Exchange, at whichever
+point that shows. Nothing of a request outlives its turn of the loop but what is remembered by its exact bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.connection import Connection
+from gateway.decisions import Decision, undecided_words
+from gateway.errors import PeerError
+from gateway.exchange import CLIENT_SECONDS, Exchange
+from gateway.fields import CHUNKED, CLOSE, CONTINUE, NAMED, OLD, WANTED, WANTS_UPGRADE, WEBSOCKET, Bearer, Field
+from gateway.forwarded import from_proxy
+from gateway.framing import Body, ChunkedRequest, LengthBody
+from gateway.guard import find_end, without_named
+from gateway.limits import Key, Limit, address_key
+from gateway.plan import ListenerPlan, Plan, Route
+from gateway.refusal import linger, refuse
+from gateway.shared import Shared
+from gateway.tokens import Verified
+from supervisor.ground.lane import Overdue, park
+from supervisor.ground.pools import Server
+from supervisor.plane.layout import Tier
+
+HEAD_SECONDS: Final = 10.0  # for a head, from its first byte
+NEXT_SECONDS: Final = 60.0  # between two requests
+
+_SLOW: Final = CHUNKED | CONTINUE | OLD | WEBSOCKET  # such a request is an Exchange from the start
+_SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
+_END: Final = b"\r\n\r\n"
+_UNREAD: Final = '"method":null,"host":null,"path":null'
+_CACHED: Final = Tier.TOKENS_CACHED
+
+
+async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
+    """Serve requests until either side ends the connection. `data` was read already.
+
+    Raises OSError and Overdue when nothing more can be said to the client.
+    """
+    lane, cells = shared.lane, shared.cells
+    session = lane.current
+    stream, client, listener = connection.stream, connection.client, connection.listener
+    recv, send = stream.recv_nowait, stream.send_nowait
+    new_identity, judge_answer, admit = shared.identity.new, shared.answers.judge, shared.admit
+    idle, keep, account = shared.upstreams.idle, shared.upstreams.keep, shared.account
+    cached_at = shared.tier + _CACHED
+    server: Server | None = None
+    upstream: Any = None
+    patience = HEAD_SECONDS
+    try:
+        while True:
+            # Read: mostly one whole request.
+            if not data:
+                connection.busy = False
+                session.deadline = lane.now + patience
+                while (got := recv()) is None:
+                    stream.waiter = session
+                    await park()
+                if not got:
+                    return
+                data = got
+            lane.credit -= 1
+            if lane.credit < 0:
+                await lane.pause()
+            patience = NEXT_SECONDS
+            connection.busy = True
+            connection.seen = lane.now
+            began = lane.now_ns
+            plan, here = listener.plan, listener.here
+            identity = new_identity()
+            request_id = identity[:32]
+            ip, shown, user, asked = client.ip, client.json, "null", _UNREAD
+            flags, length, total = 0, -1, -1
+            route: Route | None = None
+            decision: Decision[Route] | None = None
+            exchange: Exchange | None = None
+            try:
+                end = data.find(_END)
+                if end < 0:
+                    data, end = await _rest_of_head(shared, connection, data)
+                    if end < 0:
+                        return
+                # Decide: where to, who is it, may it.
+                line, out, flags, length, host, bearer, extras = plan.guard.judge(data, end)
+                total = end + 4 + length if length > 0 else end + 4
+                if client.proxy:
+                    introduced, request_id, ip = from_proxy(
+                        client, host or here.fallback_host, extras or (), here.trusts, identity
+                    )
+                    shown = f'"{ip}"'
+                lines = here.decisions.by_host.get(host)
+                decision = None if lines is None else lines.get(line)
+                if decision is None:
+                    asked = undecided_words(line, host)
+                    decision = here.decisions.decide(line, host)
+                asked = decision.log
+                route = decision.route or decision.choose(extras)
+                if route.before:
+                    _admit_anybody(shared, connection, route, ip, extras)
+                verified: Verified | None = None
+                verifier = route.verifier
+                if verifier is not None:
+                    if bearer is not None:
+                        verified = verifier.remembered.get(bearer.digest)
+                    if verified is not None and verified.expires > lane.wall:
+                        cells[cached_at] += 1
+                    else:
+                        verified = _verify(shared, route, bearer)
+                    user = verified.user_json
+                    for limit in route.after:
+                        digest = verified.digests.get(limit.row)
+                        if digest is None:
+                            digest = verified.digests[limit.row] = limit.digest(verified.user)
+                        admitted, _, wait = admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
+                        if not admitted and not limit.shadow:
+                            raise limit.refusal(wait)
+                if route.max_body is not None and length > route.max_body:
+                    raise PeerError("body_too_large", f"the body exceeds {route.max_body} bytes")
+                # Rebuild: in this order dropped (by the guard), injected, told.
+                if flags & NAMED and extras is not None:
+                    out = without_named(out, extras)
+                out[0] = decision.line
+                if verified is not None and verified.lines:
+                    out.append(verified.lines)
+                if bearer is not None and (verified is None or route.forward_token):
+                    out.append(bearer.forward)
+                if client.proxy:
+                    out += introduced
+                else:
+                    out.append(client.lines(host or here.fallback_host))
+                    out.append(
+                        f"X-Request-Id: {request_id}\r\ntraceparent: 00-{request_id}-{identity[32:]}-01".encode("ascii")
+                    )
+                tail = plan.tail % request_id.encode("ascii")
+                # Forward: on the express lane if it fits and a connection is there.
+                if flags & _SLOW or total > len(data):
+                    exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length, host,
+                                         data, end + 4, ip, tail)  # fmt: skip
+                else:
+                    out.append(b"")
+                    out.append(data[end + 4 : total])
+                    request = b"\r\n".join(out)
+                    server = route.pool.pick(ip)
+                    stack = None if server is None else idle.get(server)
+                    sent, answer = 0, b""
+                    if server is not None and stack:
+                        upstream = stack.pop()[0]
+                        upstream.waiter = session
+                        server.started()
+                        session.deadline = lane.now + route.timeout
+                        if route.timeout < 1.0:
+                            session.expire_in(route.timeout)
+                        try:
+                            sent = upstream.send_nowait(request)
+                            if sent == len(request):
+                                while (got := upstream.recv_nowait()) is None:
+                                    await park()
+                                answer = got
+                        except OSError:
+                            pass  # the Exchange will find out what this means
+                        except Overdue:
+                            raise PeerError("answer_timeout", f"no answer within {route.timeout:g} s") from None
+                        at = answer.find(_END)
+                        if at > 0:
+                            status, lines_out, kind, size, dated = judge_answer(answer, at)
+                            if decision.head or status == 304:
+                                size = 0
+                            if at + 4 + size == len(answer) and status >= 200 and status != 204 and not (
+                                kind & _SLOW_ANSWER or upstream.readable
+                            ):
+                                keep(server, upstream)
+                                server.ended()
+                                server.succeeded()
+                                name = server.name
+                                server = upstream = None
+                                if not dated:
+                                    lines_out.append(shared.date_line())
+                                closing = flags & CLOSE or shared.draining
+                                if closing:
+                                    lines_out.append(b"Connection: close")
+                                lines_out += (tail, b"", answer[at + 4 :])
+                                reply = b"\r\n".join(lines_out)
+                                reason = ""
+                                try:
+                                    taken = send(reply)
+                                    if taken < len(reply):
+                                        session.deadline = lane.now + CLIENT_SECONDS
+                                        await stream.send(memoryview(reply)[taken:])
+                                except (OSError, Overdue):
+                                    reason = "client_gone"
+                                    raise
+                                finally:
+                                    account(route, asked, shown, user, name, status, reason, request_id, total,
+                                            len(reply), began)  # fmt: skip
+                                if closing:
+                                    return
+                                data = data[total:]
+                                continue
+                    exchange = Exchange(shared, connection, route, decision, request, LengthBody(0), flags, ip, tail)
+                    exchange.body.rest = data[total:]
+                    if server is not None:
+                        exchange.take_over(server, upstream, sent, answer)
+                        server = upstream = None
+                left = await _carry(shared, exchange, asked, shown, user, request_id, total, began)
+            except PeerError as error:
+                left = await _refuse(shared, connection, plan, error, exchange, server, data, total, flags, decision,
+                                     route, asked, shown, user, request_id, began)  # fmt: skip
+                if server is not None:
+                    server.failed(lane.now_ns)  # it was its answer that could not be read
+                    shared.upstreams.close(upstream)
+                    server.ended()
+                    server = upstream = None
+            if left is None:
+                return
+            data = left
+    finally:
+        if upstream is not None:
+            shared.upstreams.close(upstream)
+        if server is not None:
+            server.ended()
+
+
+async def _rest_of_head(shared: Shared, connection: Connection, data: bytes) -> tuple[bytes, int]:
+    """What was received once the head is complete, and where it ends; -1 if the client left before."""
+    lane, stream = shared.lane, connection.stream
+    end = find_end(data)
+    lane.current.deadline = lane.now + HEAD_SECONDS
+    while end < 0:
+        try:
+            more = await stream.recv()
+        except Overdue:
+            raise PeerError("head_timeout", f"the head was not complete after {HEAD_SECONDS:g} s") from None
+        if not more:
+            return b"", -1
+        before = len(data)
+        data += more
+        end = find_end(data, before)
+    return data, end
+
+
+def _admit_anybody(
+    shared: Shared, connection: Connection, route: Route, ip: str, extras: list[Field] | None
+) -> None:
+    """The limits that need no identity. Raises PeerError("limited")."""
+    client, lane = connection.client, shared.lane
+    for limit in route.before:
+        if limit.key is Key.ROUTE:
+            digest = limit.route_digest
+        elif limit.key is Key.HEADER:
+            digest = limit.digest(_header(limit, extras))
+        elif ip is not client.ip:
+            digest = limit.digest(address_key(ip))
+        else:
+            known = client.digests.get(limit.row)
+            digest = client.digests[limit.row] = limit.digest(address_key(ip)) if known is None else known
+        admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
+        if not admitted and not limit.shadow:
+            raise limit.refusal(wait)
+
+
+def _header(limit: Limit, extras: list[Field] | None) -> bytes:
+    """What the header of a limit says; requests without it share one key, so that leaving it out gains nothing."""
+    for kind, _, detail in extras or ():
+        if kind == WANTED and detail[0] == limit.header:
+            return bytes(detail[1])
+    return b""
+
+
+def _verify(shared: Shared, route: Route, bearer: Bearer | None) -> Verified:
+    """The slow way to a token's holder. Raises PeerError 401."""
+    verifier = route.verifier
+    assert verifier is not None
+    before = verifier.verified
+    try:
+        return verifier.verify(bearer, shared.lane.wall)
+    finally:
+        shared.cells[shared.tier + Tier.TOKENS_VERIFIED] += verifier.verified - before
+
+
+def _exchange(
+    shared: Shared, connection: Connection, plan: Plan, here: ListenerPlan, route: Route, decision: Decision[Route],
+    out: list[bytes], flags: int, length: int, host: bytes | None, data: bytes, body_at: int, ip: str, tail: bytes,
+) -> Exchange:  # fmt: skip
+    """An Exchange for a request that the express lane does not take."""
+    body: Body
+    upgrade = WEBSOCKET | WANTS_UPGRADE
+    first = data[body_at:]
+    if flags & CHUNKED:
+        body = ChunkedRequest(data[:body_at], plan.guard.parser, route.max_body)
+        out.append(b"Transfer-Encoding: chunked")
+        first = body.take(first) if first else b""
+    else:
+        body = LengthBody(max(0, length))
+        if body.done:
+            body.rest, first = first, b""
+        elif first:
+            first = body.take(first)
+    if flags & upgrade == upgrade and decision.line.startswith(b"GET ") and body.done and not flags & CHUNKED:
+        out += (b"Connection: Upgrade", b"Upgrade: websocket")
+    else:
+        flags &= ~upgrade
+    if flags & CONTINUE:
+        if body.done or body.received:
+            flags &= ~CONTINUE  # RFC 9110 §10.1.1: who sends its body does not wait
+        else:
+            out.append(b"Expect: 100-continue")
+    if host is None:
+        out.append(b"Host: " + here.fallback_host)
+    request = b"\r\n".join((*out, b"", first))
+    return Exchange(shared, connection, route, decision, request, body, flags, ip, tail)
+
+
+async def _carry(
+    shared: Shared, exchange: Exchange, asked: str, shown: str, user: str, request_id: str, head: int, began: int
+) -> bytes | None:
+    """Run an Exchange and account for it; what is left to serve, or None if the connection is at its end."""
+    connection, body = exchange.connection, exchange.body
+    reason, finished = "client_gone", False
+    try:
+        await exchange.run()
+        reason, finished = exchange.reason, True
+    except PeerError:
+        reason = ""
+        raise
+    except (OSError, Overdue):
+        reason = exchange.reason or reason
+        raise
+    finally:
+        if finished or reason:
+            shared.account(
+                exchange.route, asked, shown, user, exchange.server_name, exchange.status or 499, reason, request_id,
+                head + body.received, exchange.bytes_out, began,
+            )  # fmt: skip
+    if reason:
+        # Cut short. A body without a frame of its own would look whole after an orderly end.
+        if exchange.flags & OLD:
+            connection.stream.abort()
+        return None
+    if exchange.reusable:
+        return body.rest
+    if exchange.status != 101 and (not body.done or body.rest):
+        await linger(connection)
+    return None
+
+
+async def _refuse(
+    shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
+    server: Server | None, data: bytes, total: int, flags: int, decision: Decision[Route] | None, route: Route | None,
+    asked: str, shown: str, user: str, request_id: str, began: int,
+) -> bytes | None:  # fmt: skip
+    """Answer an error; what is left to serve, or None if the connection is at its end."""
+    rest: bytes | None = None
+    if exchange is not None:
+        if exchange.body.done and not flags & CLOSE:
+            rest = exchange.body.rest
+    elif 0 <= total <= len(data) and not flags & (CHUNKED | CLOSE | OLD):
+        rest = data[total:]
+    name = exchange.server_name if exchange is not None else "" if server is None else server.name
+    return await refuse(
+        shared,
+        connection,
+        plan,
+        error,
+        rest=rest,
+        head_request=decision is not None and decision.head,
+        before=b"" if exchange is None else exchange.unsent,
+        route=route,
+        asked=asked,
+        client=shown,
+        user=user,
+        server=name,
+        request_id=request_id,
+        bytes_in=max(0, total),
+        began_ns=began,
+    )

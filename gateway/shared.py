@@ -1,0 +1,96 @@
+"""What all connections of a worker share: the lane, the plane's cells, the upstreams, the access log; and the account.
+
+Every request ends in one call of `account`: one line in the access log, and adds to this worker's own cells. What may
+contain anything (paths, users) comes here already as JSON, made once where it is remembered.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from gateway.answers import AnswerReader
+from gateway.errors import REASONS
+from gateway.forwarded import Identity
+from gateway.plan import Route
+from gateway.problems import http_date
+from gateway.upstreams import Upstreams
+from supervisor.ground.lane import Lane
+from supervisor.ground.log import AccessLog
+from supervisor.plane import layout
+from supervisor.plane.quotas import Quotas
+
+_R = layout.Route
+_CLASSES: Final = _R.RESPONSES_1XX - 1  # + the first digit of the status
+_LAST_BUCKET: Final = _R.LATENCY_BUCKETS - 1
+REASON_NUMBERS: Final = {code: number for number, code in enumerate(REASONS)}
+UNDECIDED: Final = '"route":null,"pool":null'
+
+
+class Shared:
+    """One per worker."""
+
+    __slots__ = (
+        "_date", "_dated", "_second", "access", "admit", "answers", "cells", "draining", "identity", "lane", "no_route",
+        "tier", "upstreams",
+    )  # fmt: skip
+
+    def __init__(
+        self, lane: Lane, cells: memoryview[int], access: AccessLog, quotas: Quotas, tier: int, no_route: int
+    ) -> None:
+        self.lane = lane
+        self.cells = cells
+        self.access = access
+        self.admit = quotas.admit
+        self.tier = tier  # base of this tier's cells in this worker's column
+        self.no_route = no_route  # base of the row that counts what reached no route
+        self.answers = AnswerReader()
+        self.upstreams = Upstreams(lane, cells)
+        self.identity = Identity(random.Random().getrandbits)
+        self.draining = False
+        self._second = -1
+        self._date = b""
+
+    def date_line(self) -> bytes:
+        """A Date field for an answer that has none (RFC 9110 §6.6.1)."""
+        second = int(self.lane.wall)
+        if second != self._second:
+            self._second = second
+            self._date = b"Date: " + http_date(second)
+        return self._date
+
+    def account(
+        self,
+        route: Route | None,
+        asked: str,
+        client: str,
+        user: str,
+        server: str,
+        status: int,
+        reason: str,
+        request_id: str,
+        bytes_in: int,
+        bytes_out: int,
+        began_ns: int,
+    ) -> None:
+        """One finished request. `asked`, `client`, `user` are JSON; `server` is a name, "" for none; `reason` is a code
+        of ours or ""."""
+        cells = self.cells
+        lane = self.lane
+        micros = (lane.now_ns - began_ns) // 1000
+        at = self.no_route if route is None else route.counters
+        cells[at] += 1  # REQUESTS
+        cells[at + _CLASSES + status // 100] += 1
+        cells[at + _R.BYTES_IN] += bytes_in
+        cells[at + _R.BYTES_OUT] += bytes_out
+        cells[at + _R.LATENCY_SUM] += micros
+        bucket = micros.bit_length()
+        cells[at + _R.LATENCY + (bucket if bucket < _LAST_BUCKET else _LAST_BUCKET)] += 1
+        if reason:
+            cells[at + _R.REASONS + REASON_NUMBERS[reason]] += 1
+        if self.access.enabled:
+            self.access.write(
+                f'{{"ts":{lane.wall:.3f},"request_id":"{request_id}","client":{client},{asked},'
+                f'{UNDECIDED if route is None else route.log},"server":"{server}","user":{user},"status":{status},'
+                f'"reason":"{reason}","bytes_in":{bytes_in},"bytes_out":{bytes_out},"us":{micros}}}'
+            )

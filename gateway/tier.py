@@ -1,0 +1,137 @@
+"""The gateway as the supervisor sees it, and its runtime in a worker."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from OpenSSL import SSL
+
+from gateway import plan
+from gateway.config import GatewayTable
+from gateway.connection import Connection
+from gateway.drain import Drain
+from gateway.errors import REASONS
+from gateway.listener import Listener
+from gateway.plan import ALPN, NAME, NO_ROUTE, Plan
+from gateway.shared import Shared
+from supervisor.ground import pools
+from supervisor.ground.config import Config
+from supervisor.ground.lane import Session
+from supervisor.ground.net.tls import base_context
+from supervisor.ground.tier import ListenerSpec, Tier, Worker
+from supervisor.plane.layout import Kind
+from supervisor.plane.quotas import Quotas
+
+REASON_CODES: Sequence[str] = tuple(REASONS)  # in the order of their cells, for the metrics
+
+
+@attrs.frozen
+class Prepared:
+    """What a reload swaps in."""
+
+    plan: Plan
+    pools: Mapping[str, pools.Plan | None]
+
+
+class GatewayRuntime:
+    """The gateway at work in one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        plane = worker.plane
+        self._quotas = Quotas(plane)
+        self._listeners: dict[str, Listener] = {}
+        self._drain: Drain | None = None
+
+        def counters(kind: Kind, name: str) -> int:
+            return plane.counters(kind, plane.row(kind, name), worker.column)
+
+        self._counters = counters
+        self._shared = Shared(
+            worker.lane,
+            plane.cells,
+            worker.access,
+            self._quotas,
+            counters(Kind.TIER, NAME),
+            counters(Kind.ROUTE, NO_ROUTE),
+        )
+        self.commit(self.prepare(worker.config))
+
+    def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
+        self._listeners[listener].attach(slot, sock)
+
+    def detach(self, listener: str, slot: int) -> None:
+        self._listeners[listener].detach(slot)
+
+    def prepare(self, config: Config) -> Prepared:
+        """Raises ValueError with what can't be had."""
+        worker = self._worker
+        plans = worker.pools.prepare(config)
+        return Prepared(plan.make(config, worker.plane, worker.column, worker.pools, self._quotas), plans)
+
+    def commit(self, prepared: Prepared) -> None:
+        made = prepared.plan
+        self._worker.pools.commit(prepared.pools)
+        for name, here in made.listeners.items():
+            known = self._listeners.get(name)
+            if known is not None:
+                known.take(made, here)
+            else:
+                base = (self._worker.inherited or {}).get(name)
+                counters = self._counters(Kind.LISTENER, f"{NAME}/{name}")
+                self._listeners[name] = Listener(self._shared, name, counters, made, here, base)
+        for name in self._listeners.keys() - made.listeners.keys():
+            del self._listeners[name]
+        self._shared.upstreams.keep_only(server for pool in self._worker.pools.values() for server in pool.servers)
+
+    def receive(self, message: Any, descriptors: Sequence[int]) -> None:
+        """The gateway has no messages of its own."""
+
+    def drain(self) -> None:
+        self._shared.draining = True
+        self._drain = Drain(self._worker.lane, self._worker.config.supervisor.drain_timeout, self._live)
+
+    def holding(self) -> Sequence[str]:
+        return [
+            f"http {connection.listener.name} {connection.client.ip} {'at work' if connection.busy else 'silent'}"
+            for connection in self._live().values()
+        ]
+
+    def _live(self) -> dict[Session, Connection]:
+        return {session: one for listener in self._listeners.values() for session, one in listener.live.items()}
+
+    def close(self) -> None:
+        self._shared.upstreams.close_all()
+        for session in list(self._worker.lane.sessions):
+            session.cancel()
+
+
+def _table(config: Config) -> GatewayTable:
+    table: GatewayTable = config.tier(NAME)
+    return table
+
+
+def _listeners(config: Config) -> Sequence[ListenerSpec]:
+    return [ListenerSpec(name, table.bind) for name, table in _table(config).listeners.items()]
+
+
+def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
+    table = _table(config)
+    yield Kind.ROUTE, NO_ROUTE
+    for name in table.routes:
+        yield Kind.ROUTE, name
+    for name in table.limits:
+        yield Kind.LIMIT, name
+
+
+def _inherit(config: Config) -> Mapping[str, SSL.Context]:
+    """The contexts whose ticket keys all workers share: they must be older than the first fork."""
+    return {name: base_context(ALPN) for name, table in _table(config).listeners.items() if table.tls is not None}
+
+
+TIER = Tier(
+    name=NAME, table=GatewayTable, listeners=_listeners, rows=_rows, start=GatewayRuntime, inherit=_inherit
+)

@@ -1,0 +1,117 @@
+"""Connections to servers: kept alive per worker, the last used first, and opened where none is idle.
+
+The hot path takes from `idle` and gives back itself; what is here is the rest: connecting with the next server on
+failure, dropping connections that end or stay unused, forgetting servers that a reload took away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from gateway.errors import PeerError
+from supervisor.ground.lane import Conn, Lane, Overdue
+from supervisor.ground.pools import Pool, Server
+from supervisor.plane import layout
+
+CONNECT_SECONDS: Final = 5.0  # Envoy's default
+IDLE_SECONDS: Final = 60.0  # nginx's keepalive_timeout for upstreams
+SERVERS_TRIED: Final = 3  # for one request; a pool that refuses three times is down
+MAX_IDLE: Final = 256  # connections kept per server and worker
+SWEEP_SECONDS: Final = 5.0
+
+_CONNECTIONS: Final = layout.Server.CONNECTIONS
+
+
+class Upstreams:
+    """All idle connections of a worker. `idle[server]` is a stack of (connection, monotonic seconds since idle)."""
+
+    __slots__ = ("_cells", "_lane", "_owner", "idle")
+
+    def __init__(self, lane: Lane, cells: memoryview[int]) -> None:
+        self._lane = lane
+        self._cells = cells
+        self.idle: dict[Server, list[tuple[Any, float]]] = {}
+        self._owner: dict[Any, Server] = {}
+        lane.every(SWEEP_SECONDS, self.sweep)
+
+    async def open(
+        self, pool: Pool, key: str, first: Server | None = None, within: float = CONNECT_SECONDS
+    ) -> tuple[Server, Conn]:
+        """A fresh connection to a server of the pool, counted as in flight there (the caller owes it `ended`).
+
+        `first` is tried first if given. Raises PeerError: no_server, connect_failed, connect_timeout.
+        """
+        lane, session = self._lane, self._lane.current
+        tried: tuple[Server, ...] = ()
+        failure = "no_server"
+        server = first if first is not None else pool.pick(key)
+        while server is not None:
+            server.started()
+            session.expire_in(min(CONNECT_SECONDS, max(within, 0.0)))
+            try:
+                conn = await lane.connect(server.family, server.sockaddr)
+            except Overdue:
+                failure = "connect_timeout"
+            except OSError:
+                failure = "connect_failed"
+            except BaseException:
+                server.ended()
+                raise
+            else:
+                self._cells[server.base + _CONNECTIONS] += 1
+                conn.on_idle = self._ended
+                self._owner[conn] = server
+                return server, conn
+            server.ended()
+            server.failed(lane.now_ns)
+            tried = (*tried, server)
+            server = pool.pick(key, tried) if len(tried) < SERVERS_TRIED else None
+        raise PeerError(failure, "no server of the pool takes the request", close=False)
+
+    def keep(self, server: Server, conn: Any) -> None:
+        """Give back a connection on which nothing is outstanding."""
+        stack = self.idle.get(server)
+        if stack is None:
+            stack = self.idle[server] = []
+        if len(stack) >= MAX_IDLE or conn.readable:
+            self.close(conn)
+            return
+        conn.waiter = None
+        stack.append((conn, self._lane.now))
+
+    def close(self, conn: Any) -> None:
+        """Close a connection that was taken or opened here."""
+        self._owner.pop(conn, None)
+        conn.close()
+
+    def _ended(self, conn: Any) -> None:
+        """Something happened to an idle connection: its server closed it, or speaks without being asked."""
+        server = self._owner.get(conn)
+        if server is not None:
+            stack = self.idle.get(server, [])
+            stack[:] = [entry for entry in stack if entry[0] is not conn]
+        self.close(conn)
+
+    def sweep(self) -> None:
+        """Close what has been idle too long; the longest idle stands first."""
+        oldest = self._lane.now - IDLE_SECONDS
+        for server in list(self.idle):
+            stack = self.idle[server]
+            stale = 0
+            while stale < len(stack) and stack[stale][1] < oldest:
+                self.close(stack[stale][0])
+                stale += 1
+            del stack[:stale]
+            if not stack:
+                del self.idle[server]
+
+    def keep_only(self, servers: Iterable[Server]) -> None:
+        """Close the idle connections of all other servers."""
+        kept = set(servers)
+        for server in [server for server in self.idle if server not in kept]:
+            for conn, _ in self.idle.pop(server):
+                self.close(conn)
+
+    def close_all(self) -> None:
+        self.keep_only(())

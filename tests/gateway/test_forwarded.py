@@ -1,0 +1,89 @@
+"""What servers are told about the client, and whose word counts."""
+
+from __future__ import annotations
+
+import random
+
+from gateway.fields import Field, FieldParser
+from gateway.forwarded import Client, Identity, from_proxy, id_lines, nearest_stranger
+
+IDENTITY = "0123456789abcdef0123456789abcdef" + "fedcba9876543210"
+
+
+def fields(*lines: bytes) -> list[Field]:
+    return [FieldParser()(line) for line in lines]
+
+
+def told(*lines: bytes, peer: str = "10.0.0.1") -> tuple[dict[str, str], str, str]:
+    out, request_id, ip = from_proxy(
+        Client(peer, "https", True), b"h", fields(*lines), lambda ip: ip.startswith("10."), IDENTITY
+    )
+    return dict(line.decode().split(": ", 1) for line in out), request_id, ip
+
+
+def test_a_stranger_is_described_by_us_alone() -> None:
+    assert Client("192.0.2.1", "https", False).lines(b"h:443").split(b"\r\n") == [
+        b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: h:443",
+        b'Forwarded: for=192.0.2.1;proto=https;host="h:443"',
+    ]  # fmt: skip
+
+
+def test_ipv6_is_quoted_in_forwarded() -> None:
+    assert b'Forwarded: for="[2001:db8::1]";proto=http;host=h' in Client("2001:db8::1", "http", False).lines(b"h")
+
+
+def test_another_host_on_the_same_connection_gets_its_own_lines() -> None:
+    client = Client("192.0.2.1", "http", False)
+    assert b"Host: a" in client.lines(b"a")
+    assert b"Host: b" in client.lines(b"b")
+    assert b"Host: a" in client.lines(b"a")
+
+
+def test_ids_are_random_and_their_trace_context_is_whole() -> None:
+    identity = Identity(random.Random(1).getrandbits)
+    first, second = identity.new(), identity.new()
+    assert first != second
+    assert len(first) == 48
+    lines = id_lines(first).decode().split("\r\n")
+    assert lines == [f"X-Request-Id: {first[:32]}", f"traceparent: 00-{first[:32]}-{first[32:]}-01"]
+
+
+def test_a_trusted_proxys_word_is_extended() -> None:
+    lines, request_id, ip = told(
+        b"X-Forwarded-For: 192.0.2.9, 10.1.1.1", b"X-Forwarded-Proto: http", b"X-Forwarded-Host: outer",
+        b"Forwarded: for=192.0.2.9", b"X-Request-Id: their-id", b"X-Forwarded-Port: 80",
+        b"traceparent: 00-11111111111111111111111111111111-2222222222222222-00", b"tracestate: a=b",
+    )  # fmt: skip
+    assert lines["X-Forwarded-For"] == "192.0.2.9, 10.1.1.1, 10.0.0.1"
+    assert lines["X-Forwarded-Proto"] == "http"
+    assert lines["X-Forwarded-Host"] == "outer"
+    assert lines["Forwarded"] == "for=192.0.2.9, for=10.0.0.1;proto=https;host=h"
+    assert lines["X-Request-Id"] == request_id == "their-id"
+    assert lines["traceparent"] == "00-11111111111111111111111111111111-2222222222222222-00"
+    assert lines["tracestate"] == "a=b"
+    assert lines["x-forwarded-port"] == "80"
+    assert ip == "192.0.2.9"
+
+
+def test_what_a_trusted_proxy_garbles_is_replaced() -> None:
+    lines, request_id, ip = told(
+        b"X-Forwarded-Proto: gopher", b"X-Forwarded-Host: a b", b"X-Request-Id: x y", b"traceparent: 01-0-0-0",
+        b"tracestate: a=b",
+    )  # fmt: skip
+    assert lines["X-Forwarded-Proto"] == "https"
+    assert lines["X-Forwarded-Host"] == "h"
+    assert request_id == lines["X-Request-Id"] == IDENTITY[:32]
+    assert lines["traceparent"].startswith(f"00-{IDENTITY[:32]}-")
+    assert "tracestate" not in lines
+    assert ip == "10.0.0.1"
+
+
+def test_the_client_is_the_nearest_address_that_is_no_proxy() -> None:
+    def trusted(ip: str) -> bool:
+        return ip.startswith("10.")
+
+    assert nearest_stranger("10.0.0.1", [b"6.6.6.6", b"192.0.2.1", b"10.0.0.2"], trusted) == "192.0.2.1"
+    assert nearest_stranger("10.0.0.1", [b"10.0.0.3", b"10.0.0.2"], trusted) == "10.0.0.3"
+    assert nearest_stranger("10.0.0.1", [b"6.6.6.6", b"unknown", b"10.0.0.2"], trusted) == "10.0.0.2"
+    assert nearest_stranger("10.0.0.1", [], trusted) == "10.0.0.1"
+    assert nearest_stranger("10.0.0.1", [b"[2001:DB8::1]"], trusted) == "2001:db8::1"
