@@ -86,7 +86,10 @@ class Control:
             client.close()
         self.loop.forget(self.sock)
         self.sock.close()
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError:  # the folder has changed hands; the next start replaces a dead one
+            pass
 
     def foreign(self) -> list[socket.socket]:
         """What a child must not hold."""

@@ -147,10 +147,10 @@ class Crew:
         child = Child(role, title, pid, os.pidfd_open(pid), column, incarnation, time.monotonic())
         self.children[pid] = child
         self.loop.watch(child.pidfd, lambda: self._reap(child))
-        self.log.info("process started", process=title, process_id=pid)
+        self.log.info("process started", child=title, child_pid=pid)
 
     def _later(self, role: Role, seconds: float, reason: str) -> None:
-        self.log.warning("process waits for its start", process=self.title(role), seconds=seconds, reason=reason)
+        self.log.warning("process waits for its start", child=self.title(role), seconds=seconds, reason=reason)
 
         def now() -> None:
             del self._waiting[role]
@@ -169,8 +169,8 @@ class Crew:
         expected = child.retiring and death.code == worker.DONE
         (self.log.info if expected else self.log.error)(
             "process ended" if expected else "process died",
-            process=child.title,
-            process_id=child.pid,
+            child=child.title,
+            child_pid=child.pid,
             cause=str(death),
             ready=child.ready,
             lived=round(now - child.born, 3),
@@ -219,7 +219,7 @@ class Crew:
             self.on_ready(child)
         if info.state == ProcessState.DRAINING and not child.retiring:
             # Sent TERM by somebody else; it drains by itself and needs a successor.
-            self.log.warning("process drains, and not by the supervisor's order", process=child.title)
+            self.log.warning("process drains, and not by the supervisor's order", child=child.title)
             self.retire(child)
             self.fill()
 
@@ -230,7 +230,7 @@ class Crew:
         silent = now - info.heartbeat / 1e9
         if silent < (HUNG_AFTER if child.ready else START_PATIENCE):
             return
-        self.log.error("process hangs", process=child.title, process_id=child.pid, silent=round(silent, 1))
+        self.log.error("process hangs", child=child.title, child_pid=child.pid, silent=round(silent, 1))
         child.suspected = True
         child.signal(signal.SIGABRT)  # faulthandler writes where each thread stands
         self.loop.after(ABORT_PATIENCE, lambda: child.signal(signal.SIGKILL) if child.pid in self.children else None)

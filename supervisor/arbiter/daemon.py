@@ -29,12 +29,12 @@ from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.ending import Ending, Stage
 from supervisor.arbiter.listeners import CannotListen, Listeners, open_plain
 from supervisor.arbiter.loop import Loop
-from supervisor.arbiter.reloading import Committed, Reloading, keys_of
+from supervisor.arbiter.reloading import FIRST_GENERATION, Committed, Reloading, keys_of
 from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
 from supervisor.arbiter.rows import Rows, rows_of
 from supervisor.ground import log, privileges, worker
 from supervisor.ground.config import Config, ConfigError, load
-from supervisor.ground.orders import Prepared, Ready, Refused, Released, Reopen
+from supervisor.ground.orders import Prepared, Ready, Refused, Released, Reopen, Swapped
 from supervisor.ground.service import Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import Wire, close_all
@@ -91,7 +91,8 @@ class Daemon:
         self.rows = Rows(self.plane)
         self.rows.allocate(rows_of(config, parts.tiers))
         self.plane.processes.enter_supervisor(os.getpid())
-        self.plane.generation = 1
+        self.plane.generation = FIRST_GENERATION
+        self.plane.acknowledge(layout.SUPERVISOR, FIRST_GENERATION)
         self.listeners = Listeners()
         self.listeners.keep(self.listeners.open(keys_of(config, parts.tiers)))
         bind = config.supervisor.admin
@@ -155,6 +156,7 @@ class Daemon:
         gc.freeze()
         self.loop.watch(self.mailbox, self.read_letters)
         self.loop.every(SWEEP, self.sweep)
+        self.loop.every(worker.HEARTBEAT, self.beat)
         self.loop.every(LOOK, self.reloading.look)
         self.loop.on_signals(
             {
@@ -242,7 +244,7 @@ class Daemon:
     # -- what happens
 
     def on_ready(self, child: Child) -> None:
-        self.log.info("process ready", process=child.title, process_id=child.pid)
+        self.log.info("process ready", child=child.title, child_pid=child.pid)
         self.assignment.update(child.role.name)
         if not self.booted and self.crew.complete():
             self.booted = True
@@ -253,7 +255,7 @@ class Daemon:
         self.reloading.died(child)
         if death.code == worker.BOOT_FAILURE and not self.booted and self.ending.stage is Stage.RUNNING:
             # Nothing has ever worked, and a successor would fail the same way: better to say so and end.
-            self.log.critical("start failed", process=child.title)
+            self.log.critical("start failed", child=child.title)
             self.ending.at_once(FAILED)
         self.ending.child_ended()
         self.dismiss()
@@ -261,6 +263,7 @@ class Daemon:
     def on_commit(self, commit: Committed) -> None:
         """The generation has been flipped; the rest of the supervisor follows."""
         log.configure(commit.new.log)
+        self.plane.acknowledge(layout.SUPERVISOR, self.plane.generation)
         self.give_access_log()
         still = {key.row for key in self.listeners.all()}
         self.assignment.forget(key for key in commit.removed if key.row not in still)
@@ -291,6 +294,9 @@ class Daemon:
         except OSError as error:
             self.log.error("access log not made ready", reason=str(error))
 
+    def beat(self) -> None:
+        self.plane.beat(layout.SUPERVISOR, time.monotonic_ns())
+
     def sweep(self) -> None:
         """Rows that an earlier configuration named."""
         for kind, name in self.rows.sweep(time.monotonic()):
@@ -316,6 +322,8 @@ class Daemon:
                     self.reloading.prepared(child, answer)
                 case Refused() as answer:
                     self.reloading.refused(child, answer)
+                case Swapped() as answer:
+                    self.reloading.swapped(child, answer)
 
 
 @attrs.frozen

@@ -1,8 +1,9 @@
 """Reload as a state machine: who is waited for, who asked, and what to do next. No file, process or clock in here.
 
 A reload is prepared by every process beside what it runs, and committed only when all have; one refusal, one death
-or one late answer and nothing changes. Reloads asked for meanwhile are merged into one that starts when this one has
-ended, because the file may have changed after this one read it.
+or one late answer and nothing changes. Once committed nothing can stop it: it is done when all have swapped, or gone.
+Reloads asked for meanwhile are merged into one that starts when this one has ended, because the file may have changed
+after this one read it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import attrs
 PATIENCE = 10.0  # seconds for all processes to prepare; compiling routes and reading keys takes milliseconds
 
 
+SWAP_PATIENCE = 2.0  # seconds for all to swap; they will, so this only bounds how long the askers wait
+
+
 class Verdict(Enum):
     COMMIT = "commit"
     ABORT = "abort"
+    DONE = "done"
 
 
 @attrs.frozen
@@ -51,6 +56,7 @@ class Reload:
     _waiting: dict[Hashable, str] = attrs.field(factory=dict, init=False)
     _errors: list[str] = attrs.field(factory=list, init=False)
     _processes: int = attrs.field(default=0, init=False)
+    _committed: bool = attrs.field(default=False, init=False)
     active: bool = attrs.field(default=False, init=False)
 
     def ask(self, asker: Hashable | None) -> bool:
@@ -68,37 +74,56 @@ class Reload:
         """All of these (id, title) must answer; the verdict at once when there is none."""
         self._waiting = dict(processes)
         self._processes = len(self._waiting)
-        self._errors = []
+        self._errors, self._committed = [], False
         return None if self._waiting else Verdict.COMMIT
 
     def prepared(self, process: Hashable) -> Verdict | None:
         """A process has the new configuration beside the old."""
-        if self._waiting.pop(process, None) is None or self._waiting:
+        if self._committed or self._waiting.pop(process, None) is None or self._waiting:
             return None
         return Verdict.COMMIT
+
+    def commit(self, processes: Iterable[tuple[Hashable, str]]) -> Verdict | None:
+        """The generation has been flipped; these swap now."""
+        self._waiting, self._committed = dict(processes), True
+        return None if self._waiting else Verdict.DONE
+
+    def swapped(self, process: Hashable) -> Verdict | None:
+        """A process runs the new configuration, or is gone."""
+        if not self._committed or self._waiting.pop(process, None) is None or self._waiting:
+            return None
+        return Verdict.DONE
 
     def refused(self, process: Hashable, reasons: Iterable[str]) -> Verdict | None:
         """A process can't take the new configuration."""
         title = self._waiting.get(process)
-        return None if title is None else self._abort(f"{title}: {reason}" for reason in reasons)
+        return None if title is None or self._committed else self._abort(f"{title}: {reason}" for reason in reasons)
 
     def died(self, process: Hashable) -> Verdict | None:
         """A process that is waited for is gone."""
+        if self._committed:
+            return self.swapped(process)
         title = self._waiting.get(process)
         return None if title is None else self._abort([f"{title}: died while it prepared"])
 
     def overdue(self) -> Verdict | None:
-        """`PATIENCE` is over."""
+        """`PATIENCE`, or after the commit `SWAP_PATIENCE`, is over."""
         if not self._waiting:
             return None
+        if self._committed:
+            return Verdict.DONE
         return self._abort(f"{title}: did not answer within {PATIENCE:g}s" for title in self._waiting.values())
+
+    def withdraw(self, reason: str) -> Verdict | None:
+        """It is no longer wanted."""
+        return None if self._committed else self._abort([reason])
 
     def finish(self, outcome: Outcome) -> tuple[Outcome, list[Hashable], bool]:
         """The end: the outcome with what the processes said, whom to tell, and whether another follows now."""
         told, self._asked, self._next = self._asked, self._next, []
         errors = (*outcome.errors, *self._errors)
         outcome = attrs.evolve(outcome, errors=errors, processes=0 if errors else self._processes)
-        self._waiting, self._errors, self._processes = {}, [], 0
+        self._waiting, self._errors, self._processes, self._committed = {}, [], 0, False
         self.active, self._again = self._again, False
         return outcome, told, self.active
 

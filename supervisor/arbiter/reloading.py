@@ -21,14 +21,16 @@ from supervisor.arbiter.control import Reply
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.listeners import CannotListen, Key, Listeners, open_plain
 from supervisor.arbiter.loop import Loop, Timer
-from supervisor.arbiter.reload import PATIENCE, Outcome, Reload, Verdict
+from supervisor.arbiter.reload import PATIENCE, SWAP_PATIENCE, Outcome, Reload, Verdict
 from supervisor.arbiter.rows import Row, Rows, rows_of
 from supervisor.ground import cargo
 from supervisor.ground.config import Config, ConfigError, Located, Problem
-from supervisor.ground.orders import Abort, Commit, Prepare, Prepared, Refused, Sockets
+from supervisor.ground.orders import Abort, Commit, Prepare, Prepared, Refused, Sockets, Swapped
 from supervisor.ground.tier import Tier
 from supervisor.plane.memory import Plane
 from supervisor.plane.region import PlaneError
+
+FIRST_GENERATION = 1  # the configuration that the daemon started with
 
 # What the processes were born with, and nothing can hand them another of.
 _FIXED = ("user", "group", "control")
@@ -88,8 +90,9 @@ class Reloading:
     committed: Callable[[Committed], None]
     _state: Reload = attrs.field(factory=Reload, init=False)
     _step: Step | None = attrs.field(default=None, init=False)
+    _swapping: Step | None = attrs.field(default=None, init=False)  # committed, not everywhere yet
     _timer: Timer | None = attrs.field(default=None, init=False)
-    _last_generation: int = attrs.field(default=1, init=False)
+    _last_generation: int = attrs.field(default=FIRST_GENERATION, init=False)
 
     def ask(self, reply: Reply | None = None) -> None:
         """A reload, please; the reply comes when it has ended."""
@@ -99,7 +102,7 @@ class Reloading:
     def stop(self) -> None:
         """The daemon ends: what is under way comes to nothing."""
         if self._step is not None:
-            self._end(Verdict.ABORT, Outcome(errors=("the daemon is ending",)))
+            self._decide(self._state.withdraw("the daemon is ending"))
 
     # -- what processes say
 
@@ -110,6 +113,10 @@ class Reloading:
     def refused(self, child: Child, answer: Refused) -> None:
         if self._step is not None and answer.generation == self._step.generation:
             self._decide(self._state.refused(child.incarnation, answer.reasons))
+
+    def swapped(self, child: Child, answer: Swapped) -> None:
+        if self._swapping is not None and answer.generation == self._swapping.generation:
+            self._decide(self._state.swapped(child.incarnation))
 
     def died(self, child: Child) -> None:
         self._decide(self._state.died(child.incarnation))
@@ -197,43 +204,60 @@ class Reloading:
                 yield located(problem)
 
     def _decide(self, verdict: Verdict | None) -> None:
-        if verdict is not None:
-            self._end(verdict, Outcome())
+        match verdict:
+            case Verdict.COMMIT:
+                self._commit()
+            case Verdict.ABORT:
+                self._abort()
+            case Verdict.DONE:
+                self._done()
 
-    def _end(self, verdict: Verdict, outcome: Outcome) -> None:
+    def _abort(self) -> None:
+        step = self._close_step()
+        for child in self.crew.children.values():
+            self._withdraw(child)
+            self.crew.tell(child, Abort(step.generation))
+        close(step.opened, step.admin)
+        self.rows.changed(step.rows, rows_of(self.config, self.tiers), time.monotonic())
+        self.crew.fill()
+        self._finish(Outcome())
+
+    def _commit(self) -> None:
+        step = self._close_step()
+        old, self.config = self.config, step.config
+        self.plane.generation = step.generation
+        self._swapping = step
+        swapping = [child for child in self.crew.children.values() if not child.retiring]
+        for child in swapping:
+            self.crew.tell(child, Commit(step.generation))
+        self.listeners.keep(step.opened)
+        self.listeners.close(step.removed)
+        self.rows.changed(rows_of(old, self.tiers), rows_of(step.config, self.tiers), time.monotonic())
+        self.committed(Committed(old, step.config, step.removed, step.admin))
+        self._timer = self.loop.after(SWAP_PATIENCE, lambda: self._decide(self._state.overdue()))
+        self._decide(self._state.commit((child.incarnation, child.title) for child in swapping))
+
+    def _done(self) -> None:
+        step, self._swapping = self._swapping, None
+        assert step is not None, "only what was committed is done"
+        if self._timer is not None:
+            self._timer.cancel()
+        self._finish(Outcome(changed=step.changed))
+
+    def _close_step(self) -> Step:
+        """Nobody is waited for any more; births go on."""
         step, self._step = self._step, None
         assert step is not None, "a verdict is on a reload under way"
         if self._timer is not None:
             self._timer.cancel()
         os.close(step.cargo)
         self.crew.paused = False
-        if verdict is Verdict.COMMIT:
-            outcome = attrs.evolve(outcome, changed=step.changed)
-            self._commit(step)
-        else:
-            for child in self.crew.children.values():
-                self._withdraw(child)
-                self.crew.tell(child, Abort(step.generation))
-            close(step.opened, step.admin)
-            self.rows.changed(step.rows, rows_of(self.config, self.tiers), time.monotonic())
-            self.crew.fill()
-        self._finish(outcome)
+        return step
 
     def _withdraw(self, child: Child) -> None:
         """Orders of this reload that never left: their descriptors are about to be closed."""
         for entry in [entry for entry in child.outbox if isinstance(entry[0], Sockets | Prepare)]:
             child.outbox.remove(entry)
-
-    def _commit(self, step: Step) -> None:
-        old, self.config = self.config, step.config
-        self.plane.generation = step.generation
-        for child in self.crew.children.values():
-            if not child.retiring:
-                self.crew.tell(child, Commit(step.generation))
-        self.listeners.keep(step.opened)
-        self.listeners.close(step.removed)
-        self.rows.changed(rows_of(old, self.tiers), rows_of(step.config, self.tiers), time.monotonic())
-        self.committed(Committed(old, step.config, step.removed, step.admin))
 
     def _finish(self, outcome: Outcome) -> None:
         outcome, told, again = self._state.finish(outcome)

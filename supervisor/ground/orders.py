@@ -88,6 +88,14 @@ class Prepared:
     generation: int
 
 
+@message("swapped")
+@attrs.frozen
+class Swapped:
+    """The generation runs here; what it removed is closed here."""
+
+    generation: int
+
+
 @message("refused")
 @attrs.frozen
 class Refused:

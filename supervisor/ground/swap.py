@@ -16,9 +16,10 @@ import attrs
 
 from supervisor.ground import cargo, log
 from supervisor.ground.config import Config
-from supervisor.ground.orders import MAX_REASON, Prepare, Prepared, Refused, Sockets
+from supervisor.ground.orders import MAX_REASON, Prepare, Prepared, Refused, Sockets, Swapped
 from supervisor.ground.polling import Polling
 from supervisor.ground.tier import Runtime, Worker
+from supervisor.plane.layout import SUPERVISOR
 
 
 @attrs.frozen
@@ -82,6 +83,7 @@ class Swap:
             worker.access.reopen(pending.config.log.access)
         self.polling.add(self._take_arrived(pending.generation))
         self.polling.look()
+        worker.mailbox.send(SUPERVISOR, Swapped(pending.generation))
 
     def abort(self, generation: int) -> None:
         """Nothing comes of it."""

@@ -1,8 +1,8 @@
 """The child's side of a fork: what every process but the supervisor runs.
 
 `main` settles the child (signals, descriptors, title, privileges, the supervisor's death), then runs trio once: the
-lane, the mailbox, the heartbeat, and the tier's runtime or a service. It ends by a drain (TERM), at once (QUIT, or a
-second TERM), or by an error of its own, which is logged; an error in a session is logged and ends that session only.
+lane, the mailbox, the heartbeat, and the tier's runtime or a service. It ends by a drain (TERM), at once (QUIT), or by
+an error of its own, which is logged; an error in a session is logged and ends that session only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import attrs
@@ -56,7 +56,7 @@ HOLDING_LOOK = 0.05  # seconds between looks at what still holds a drain
 HOLDING_SHOWN = 5  # lines about it in the log
 CRASHES_TOLD = 20  # sessions' tracebacks a minute that are worth reading; the rest is counted
 
-# What the terminal sends to the whole group is the supervisor's to interpret; trio takes TERM and QUIT.
+# What the terminal sends to the whole group is the supervisor's to interpret; TERM and QUIT get handlers later.
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 _DEFAULT = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
 
@@ -147,25 +147,25 @@ class Process:
     async def run(self) -> int:
         birth = self.birth
         mailbox = birth.wire.mailbox(birth.column, birth.incarnation, birth.plane.incarnation)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGQUIT) as signals:
-            async with trio.open_nursery() as nursery:
-                self.lane = lane = Lane(self.crashed)
-                await nursery.start(lane.run)
-                self.worker = self._worker(lane, mailbox)
-                self.runtime = self._start(nursery)
-                self.polling = self._polling()
-                self.swap = Swap(self.worker, self.runtime, self.polling, isinstance(birth.program, Tier))
-                lane.watch(mailbox.socket, self.read_letters)
-                lane.every(FLUSH, self.access.flush)
-                self.polling.look()
-                birth.plane.acknowledge(birth.column, birth.plane.generation)
-                birth.plane.set_state(birth.column, ProcessState.READY)
-                mailbox.send(layout.SUPERVISOR, Ready())
-                nursery.start_soon(self.heartbeat)
-                nursery.start_soon(self.obey, signals, nursery)
-                await self.over.wait()
-                self.runtime.close()
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            self.lane = lane = Lane(self.crashed)
+            await nursery.start(lane.run)
+            self.worker = self._worker(lane, mailbox)
+            self.runtime = self._start(nursery)
+            self.polling = self._polling()
+            self.swap = Swap(self.worker, self.runtime, self.polling, isinstance(birth.program, Tier))
+            self.listen_to_signals()
+            lane.watch(mailbox.socket, self.read_letters)
+            lane.every(FLUSH, self.access.flush)
+            self.polling.look()
+            birth.plane.acknowledge(birth.column, birth.plane.generation)
+            birth.plane.set_state(birth.column, ProcessState.READY)
+            mailbox.send(layout.SUPERVISOR, Ready())
+            nursery.start_soon(self.heartbeat)
+            await self.over.wait()
+            self.runtime.close()
+            nursery.cancel_scope.cancel()
         self.access.close()
         return DONE
 
@@ -220,17 +220,30 @@ class Process:
                 self.polling.look()
             await trio.sleep(HEARTBEAT)
 
-    async def obey(self, signals: Any, nursery: trio.Nursery) -> None:
-        """TERM drains; QUIT, or a second TERM, ends."""
-        async for number in signals:
-            if number == signal.SIGQUIT or self.draining:
-                self.over.set()
-                return
-            nursery.start_soon(self.drain)
+    def listen_to_signals(self) -> None:
+        """TERM drains, however often it comes: a service manager may send it to every process, and the supervisor
+        again. QUIT ends now. Both mean nothing once trio has ended: an orderly end must not look like a death."""
+        token = trio.lowlevel.current_trio_token()
+
+        def handler(function: Callable[[], None]) -> Callable[[int, object], None]:
+            def handle(number: int, frame: object) -> None:
+                try:
+                    token.run_sync_soon(function)
+                except trio.RunFinishedError:
+                    pass
+
+            return handle
+
+        signal.signal(signal.SIGTERM, handler(self.begin_drain))
+        signal.signal(signal.SIGQUIT, handler(self.over.set))
+
+    def begin_drain(self) -> None:
+        if not self.draining:
+            self.draining = True
+            self.nursery.start_soon(self.drain)
 
     async def drain(self) -> None:
         """Let what runs come to its border, for at most `drain_timeout`."""
-        self.draining = True
         self.birth.plane.set_state(self.birth.column, ProcessState.DRAINING)
         self.polling.close()
         self.runtime.drain()

@@ -23,13 +23,30 @@ def test_it_commits_when_the_last_process_has_prepared() -> None:
     assert reload.prepare(TWO) is None
     assert reload.prepared(2) is None
     assert reload.prepared(3) is Verdict.COMMIT
+    assert reload.commit(TWO) is None
+    assert reload.swapped(2) is None
+    assert reload.swapped(3) is Verdict.DONE
     outcome, told, again = reload.finish(Outcome(changed=("pools.user.servers",)))
     assert outcome.answer() == {"ok": True, "changed": ["pools.user.servers"], "errors": [], "processes": 2}
     assert (told, again) == (["client"], False)
 
 
 def test_nobody_to_prepare_is_a_commit() -> None:
-    assert started("client").prepare(()) is Verdict.COMMIT
+    reload = started("client")
+    assert reload.prepare(()) is Verdict.COMMIT
+    assert reload.commit(()) is Verdict.DONE
+
+
+def test_after_the_commit_a_death_or_a_silence_is_no_failure() -> None:
+    reload = started("client")
+    reload.prepare(TWO)
+    reload.prepared(2)
+    reload.prepared(3)
+    reload.commit(TWO)
+    assert reload.refused(2, ["too late"]) is None
+    assert reload.died(2) is None
+    assert reload.overdue() is Verdict.DONE
+    assert reload.finish(Outcome())[0].ok
 
 
 def test_one_refusal_aborts_and_names_the_process() -> None:
@@ -89,9 +106,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.reload = Reload()
         self.asked: list[int] = []
         self.told: list[int] = []
-        self.verdict: Verdict | None = None
         self.preparing = False
-        self.bad = False
+        self.committing = False
 
     @rule()
     def ask(self) -> None:
@@ -101,15 +117,17 @@ class AnyOrder(RuleBasedStateMachine):
             self.begin()
 
     def begin(self) -> None:
-        self.preparing, self.bad = True, False
-        self.verdict = self.reload.prepare(TWO)
+        self.preparing = True
+        assert self.reload.prepare(TWO) is None
 
-    @rule(process=st.sampled_from([2, 3, 4]), what=st.sampled_from(["prepared", "refused", "died"]))
+    @rule(process=st.sampled_from([2, 3, 4]), what=st.sampled_from(["prepared", "refused", "died", "swapped"]))
     def event(self, process: int, what: str) -> None:
         if what == "prepared":
             verdict = self.reload.prepared(process)
         elif what == "refused":
             verdict = self.reload.refused(process, ["no"])
+        elif what == "swapped":
+            verdict = self.reload.swapped(process)
         else:
             verdict = self.reload.died(process)
         self.settle(verdict)
@@ -122,9 +140,15 @@ class AnyOrder(RuleBasedStateMachine):
         if verdict is None:
             return
         assert self.preparing, "a verdict is given once"
-        self.preparing = False
+        if verdict is Verdict.COMMIT:
+            assert not self.committing, "and no second time"
+            self.committing = True
+            assert self.reload.commit(TWO) is None
+            return
+        assert self.committing is (verdict is Verdict.DONE)
+        self.preparing = self.committing = False
         outcome, told, again = self.reload.finish(Outcome())
-        assert outcome.ok is (verdict is Verdict.COMMIT)
+        assert outcome.ok is (verdict is Verdict.DONE)
         self.told += [asker for asker in told if isinstance(asker, int)]
         if again:
             self.begin()
