@@ -88,7 +88,7 @@ class Conn:
                         self.readable = False
                     return data
             if self.fd < 0:
-                raise _closed()
+                raise closed_here()
             await park()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -114,7 +114,7 @@ class Conn:
         while rest:
             if not self.writable:
                 if self.fd < 0:
-                    raise _closed()
+                    raise closed_here()
                 await park()
                 continue
             rest = rest[self.send_nowait(rest) :]
@@ -157,7 +157,7 @@ class Conn:
         """Take it off the lane without ending it, to hand it to another worker. Returns a descriptor of its own: the
         number that events of this round may still name stays taken until the round ends."""
         if self.fd < 0:
-            raise _closed()
+            raise closed_here()
         # Not `dup`: what was accepted is of the C class, which has none.
         lane, sock = self.lane, socket.socket(fileno=os.dup(self.fd))
         lane.epoll.unregister(self.fd)
@@ -175,7 +175,8 @@ class Conn:
             self.lane.wake(waiter)
 
 
-def _closed() -> OSError:
+def closed_here() -> OSError:
+    """What who waits for a connection gets when this side has closed it."""
     return OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 

@@ -8,6 +8,7 @@ this worker from the current certificates, so a reload swaps certificates withou
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
+from OpenSSL._util import lib as _openssl
 
-from supervisor.ground.lane.conn import Conn
+from supervisor.ground.lane.conn import Conn, closed_here
 from supervisor.ground.lane.sessions import Session, park
 
 RECORD = 16 * 1024  # RFC 8446 §5.1: a record carries at most 2^14 bytes
@@ -28,6 +30,9 @@ CIPHERS = (
     b"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+# A system error stays in OpenSSL's queue, which is one for the thread: OpenSSL 3 would give it to the next connection
+# that only has to wait. pyOpenSSL has no public name for this.
+_forget_errors = _openssl.ERR_clear_error
 _EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
@@ -186,16 +191,16 @@ class TlsConn:
         """Shake hands. Raises TlsError; the deadline is the caller's."""
         conn = self._conn
         conn.attach()
-        while True:
+        while conn.fd >= 0:
             try:
                 self._ssl.do_handshake()
             except SSL.WantReadError:
                 conn.readable = False
-                while not conn.readable:
+                while not conn.readable and conn.fd >= 0:
                     await park()
             except SSL.WantWriteError:
                 conn.writable = False
-                while not conn.writable:
+                while not conn.writable and conn.fd >= 0:
                     await park()
             except SSL.Error as error:
                 raise _failure(error) from None
@@ -203,6 +208,7 @@ class TlsConn:
                 self._up = True
                 conn.readable = True
                 return
+        raise closed_here()
 
     def alpn(self) -> bytes:
         """The protocol that was agreed on; b"" for none."""
@@ -224,6 +230,11 @@ class TlsConn:
             data = self._recv(size if size < RECORD else RECORD)
         except SSL.WantReadError:
             conn.readable = False
+            return None
+        except (
+            SSL.WantWriteError
+        ):  # the answer to a key update, with the socket full: stays readable, to be tried again
+            conn.writable = False
             return None
         except SSL.ZeroReturnError:
             return b""
@@ -249,8 +260,9 @@ class TlsConn:
             data = self.recv_nowait(size)
             if data is not None:
                 return data
-            if not conn.readable:
-                await park()
+            if conn.fd < 0:
+                raise closed_here()
+            await park()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         conn = self._conn
@@ -261,7 +273,8 @@ class TlsConn:
         except SSL.WantWriteError:
             conn.writable = False
             return 0
-        except SSL.WantReadError:  # TLS 1.2 renegotiation is off; TLS 1.3 key updates don't wait
+        except SSL.WantReadError:  # only while shaking hands; whatever comes tells also that it can write
+            conn.writable = False
             return 0
         except SSL.Error as error:
             self._up = False
@@ -278,6 +291,8 @@ class TlsConn:
                 return
             rest = memoryview(rest)[sent:]
             if not conn.writable:
+                if conn.fd < 0:
+                    raise closed_here()
                 await park()
 
     def attach(self) -> None:
@@ -302,16 +317,17 @@ class TlsConn:
             try:
                 self._ssl.shutdown()
             except SSL.Error:
-                pass
+                _forget_errors()
 
 
 def _failure(error: SSL.Error) -> OSError:
     """pyOpenSSL's errors as OSError; errno 0 means that the peer just closed."""
+    _forget_errors()
     if isinstance(error, SSL.SysCallError):
         number = error.args[0] if error.args and isinstance(error.args[0], int) else -1
         if number <= 0:
             return TlsError(0, "closed without close_notify")
-        return ConnectionResetError(number, str(error))
+        return OSError(number, os.strerror(number))
     reason = "; ".join(part[-1] for part in error.args[0]) if error.args and error.args[0] else "TLS failed"
     if "unexpected eof" in reason:
         return TlsError(0, "closed without close_notify")
