@@ -1,4 +1,4 @@
-"""The access log's file, for workers that are not root: made and given to them by the supervisor, as nginx does."""
+"""The access log's file: tried by the supervisor, and given to workers that are not root, as nginx does."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from supervisor.ground.privileges import Identity
 
 
 def give(config: Config, identity: Identity | None) -> None:
-    """Make sure that who writes the file may open it again later (USR1), when it no longer is root. Raises OSError."""
+    """Make sure that the file can be written, and that who writes it may open it again later (USR1), when it no longer
+    is root. Raises OSError: better here, once and in words, than in every worker."""
     target = config.log.access
-    if identity is None or not isinstance(target, Path):
+    if not isinstance(target, Path):
         return
-    if target.is_symlink():
-        return  # to follow it would let who owns the folder have any file of root's given to him (CVE-2016-1247)
-    fd = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    if identity is not None:
+        if target.is_symlink():
+            return  # to follow it would let who owns the folder have any file of root's given to him (CVE-2016-1247)
+        flags |= os.O_NOFOLLOW
     try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
+        fd = os.open(target, flags, FILE_MODE)
+    except OSError as error:
+        raise OSError(error.errno, f"access log {target} can't be written: {error.strerror}") from None
+    try:
+        if identity is not None and stat.S_ISREG(os.fstat(fd).st_mode):
             os.fchown(fd, identity.uid, identity.gid)
     finally:
         os.close(fd)

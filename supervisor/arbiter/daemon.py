@@ -73,7 +73,7 @@ def run(path: Path, parts: Parts) -> int:
     try:
         daemon = Daemon(path, config, parts)
     except (CannotControl, CannotListen, PlaneError, OSError) as error:
-        print(f"portway: {error}", file=sys.stderr)
+        print(f"portway: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return FAILED
     return daemon.run()
 
