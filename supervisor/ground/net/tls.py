@@ -94,10 +94,13 @@ def certificate_context(pair: KeyPair, alpn: Sequence[bytes] = ()) -> SSL.Contex
         raise ValueError(f"not a PEM certificate and unencrypted key: {error}") from None
     if key.public_key() != chain[0].public_key():
         raise ValueError("the key does not belong to the certificate")
-    context.use_certificate(chain[0])
-    for issuer in chain[1:]:
-        context.add_extra_chain_cert(issuer)
-    context.use_privatekey(key)  # type: ignore[arg-type]  # checked by OpenSSL
+    try:
+        context.use_certificate(chain[0])
+        for issuer in chain[1:]:
+            context.add_extra_chain_cert(issuer)
+        context.use_privatekey(key)  # type: ignore[arg-type]  # checked by OpenSSL
+    except SSL.Error as error:
+        raise ValueError(f"OpenSSL refuses the certificate: {_reason(error)}") from None
     return context
 
 
@@ -328,7 +331,11 @@ def _failure(error: SSL.Error) -> OSError:
         if number <= 0:
             return TlsError(0, "closed without close_notify")
         return OSError(number, os.strerror(number))
-    reason = "; ".join(part[-1] for part in error.args[0]) if error.args and error.args[0] else "TLS failed"
+    reason = _reason(error)
     if "unexpected eof" in reason:
         return TlsError(0, "closed without close_notify")
     return TlsError(errno.EPROTO, reason)
+
+
+def _reason(error: SSL.Error) -> str:
+    return "; ".join(part[-1] for part in error.args[0]) if error.args and error.args[0] else "TLS failed"

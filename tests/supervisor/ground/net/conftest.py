@@ -59,6 +59,11 @@ def pair_for() -> Callable[..., KeyPair]:
     return pair_for
 
 
+@pytest.fixture(name="make_pair", scope="session")
+def make_pair_fixture() -> Callable[..., KeyPair]:
+    return make_pair
+
+
 def client_context(version: ssl.TLSVersion | None = None, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -84,6 +89,7 @@ class Client:
     outgoing: ssl.MemoryBIO = attrs.field(factory=ssl.MemoryBIO, init=False)
     tls: ssl.SSLObject = attrs.field(init=False)
     waiting: bytes = b""  # left OpenSSL, not taken by the socket yet
+    seen: bytearray = attrs.field(factory=bytearray, init=False)  # all that has come, as it came
 
     def __attrs_post_init__(self) -> None:
         self.tls = self.context.wrap_bio(self.incoming, self.outgoing, server_hostname=self.name, session=self.session)
@@ -110,6 +116,7 @@ class Client:
             if not data:
                 self.incoming.write_eof()
                 return
+            self.seen += data
             self.incoming.write(data)
 
     def rounds(self) -> None:
