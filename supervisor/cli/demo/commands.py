@@ -15,6 +15,7 @@ import attrs
 from supervisor.cli.demo.configuration import Places
 from supervisor.cli.demo.postgres import Installation
 
+PYTHON = shlex.quote(sys.executable)  # what PATH calls python3 may be old, a shim, or not there
 BOUND = 30.0  # s for one command
 
 
@@ -35,11 +36,6 @@ class Outcome:
     output: str
 
 
-def _python() -> str:
-    """The Python that is typed: short where PATH has one."""
-    return "python3" if shutil.which("python3") else shlex.quote(sys.executable)
-
-
 def _portway() -> str:
     """The program that started us, by a path that works in any folder."""
     beside = Path(sys.executable).parent / "portway"
@@ -50,7 +46,7 @@ def _fetch(url: str) -> str:
     """A command that prints what a plain URL answers."""
     if shutil.which("curl"):
         return f"curl -s {url}"
-    return f"""{_python()} -c 'import urllib.request as u; print(u.urlopen("{url}").read().decode())'"""
+    return f"""{PYTHON} -c 'import urllib.request as u; print(u.urlopen("{url}").read().decode())'"""
 
 
 def _request(places: Places) -> str:
@@ -63,7 +59,7 @@ def _request(places: Places) -> str:
         f'q=u.Request("{url}",headers={{"Authorization":"Bearer "+open("{token}").read()}}); '
         f'print(u.urlopen(q,context=ssl.create_default_context(cafile="{authority}")).read().decode())'
     )
-    return f"{_python()} -c '{code}'"
+    return f"{PYTHON} -c '{code}'"
 
 
 def _datagram(port: int) -> str:
@@ -71,7 +67,7 @@ def _datagram(port: int) -> str:
         f's=__import__("socket").socket(2,2); s.settimeout(5); s.sendto(b"hello",("127.0.0.1",{port})); '
         "print(s.recv(999).decode())"
     )
-    return f"{_python()} -c '{code}'"
+    return f"{PYTHON} -c '{code}'"
 
 
 def commands(places: Places, installation: Installation, password: str) -> list[Command]:

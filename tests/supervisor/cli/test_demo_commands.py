@@ -1,6 +1,7 @@
 """The five commands: complete on a machine that has nothing but Python, and judged by what they show."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,11 @@ def words(places: Places, monkeypatch: pytest.MonkeyPatch, on_path: set[str]) ->
 
 
 def test_with_curl_and_psql_they_are_what_everybody_types(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    request, query, datagram, status, metrics = words(places, monkeypatch, {"curl", "psql", "python3"})
+    request, query, datagram, status, metrics = words(places, monkeypatch, {"curl", "psql"})
     assert request.startswith("curl --cacert ")
     assert request.endswith("https://127.0.0.1:8443/api/user/me")
     assert query.startswith("psql 'postgresql://app:pass@127.0.0.1:6432/app'")
-    assert datagram.startswith("python3 -c ")
+    assert datagram.startswith(f"{sys.executable} -c ")
     assert status.endswith(f"status {places.config}")
     assert metrics.startswith("curl -s http://127.0.0.1:9900/metrics")
 
