@@ -44,11 +44,12 @@ class ProxyHeader:
 
 def encode_v1(source: Endpoint, destination: Endpoint) -> bytes:
     """A version 1 line (§2.1); UNKNOWN when the two are not of one family."""
-    four, four_too = ":" not in source[0], ":" not in destination[0]
+    client, server = _bare(source[0]), _bare(destination[0])
+    four, four_too = ":" not in client, ":" not in server
     if four is not four_too:
         return b"PROXY UNKNOWN\r\n"
     family = "TCP4" if four else "TCP6"
-    return f"PROXY {family} {source[0]} {destination[0]} {source[1]} {destination[1]}\r\n".encode("ascii")
+    return f"PROXY {family} {client} {server} {source[1]} {destination[1]}\r\n".encode("ascii")
 
 
 def encode_v2(
@@ -62,18 +63,27 @@ def encode_v2(
     if source is None or destination is None:
         return SIGNATURE + struct.pack("!BBH", 0x20, 0x00, len(tail)) + tail
     transport = 0x1 if kind == socket.SOCK_STREAM else 0x2
-    if ":" in source[0] or ":" in destination[0]:
-        addresses = _sixteen(source[0]) + _sixteen(destination[0])
+    client, server = _bare(source[0]), _bare(destination[0])
+    if ":" in client or ":" in server:
+        addresses = _sixteen(client) + _sixteen(server)
         family = 0x20
     else:
-        addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+        addresses = socket.inet_aton(client) + socket.inet_aton(server)
         family = 0x10
     body = addresses + struct.pack("!HH", source[1], destination[1]) + tail
     return SIGNATURE + struct.pack("!BBH", 0x21, family | transport, len(body)) + body
 
 
+def _bare(host: str) -> str:
+    """Without the zone, which is this machine's own; IPv4 as such, from a dual-stack socket too."""
+    if ":" not in host:
+        return host
+    host = host.partition("%")[0]
+    return host[7:] if host.startswith("::ffff:") and "." in host else host
+
+
 def _sixteen(host: str) -> bytes:
-    address = ipaddress.ip_address(host.partition("%")[0])
+    address = ipaddress.ip_address(host)
     if address.version == 4:
         return b"\0" * 10 + b"\xff\xff" + address.packed
     return address.packed
@@ -109,9 +119,9 @@ def _endpoint(host: bytes, port: bytes, version: int) -> Endpoint:
         number = int(port) if port.isdigit() and len(port) <= 5 else -1
     except ValueError:
         raise ProxyError("bad address in a PROXY v1 line") from None
-    if address.version != version or "%" in str(address) or not 0 <= number <= 65535:
+    if address.version != version or "%" in str(address) or not 0 <= number <= 65535 or port != b"%d" % number:
         raise ProxyError("bad address in a PROXY v1 line")
-    return str(address), number
+    return _text(address), number
 
 
 def _decode_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
@@ -123,21 +133,25 @@ def _decode_v2(data: bytes) -> tuple[ProxyHeader, int] | None:
     if len(data) < 16 + length:
         return None
     body = data[16 : 16 + length]
+    if command & 15 == 0:  # LOCAL: the receiver must use the real connection, whatever else it says (§2.2)
+        return ProxyHeader(None, None), 16 + length
+    if family >> 4 > 3 or family & 15 > 2:
+        raise ProxyError("unknown PROXY v2 family or protocol")
     kind = _FAMILY.get(family >> 4)
-    if command & 15 == 0 or kind is None:  # LOCAL, UNSPEC, Unix: the receiver must use the real connection (§2.2)
+    if kind is None or family & 15 == 0:  # Unix, or UNSPEC in either half: as with LOCAL
         return ProxyHeader(None, None), 16 + length
     size = _LENGTH[kind]
     if length < size:
         raise ProxyError("PROXY v2 addresses cut short")
     half = (size - 4) // 2
     ports = struct.unpack_from("!HH", body, size - 4)
-    source = (_host(kind, body[:half]), ports[0])
-    destination = (_host(kind, body[half : 2 * half]), ports[1])
+    source = (_text(ipaddress.ip_address(body[:half])), ports[0])
+    destination = (_text(ipaddress.ip_address(body[half : 2 * half])), ports[1])
     return ProxyHeader(source, destination, _tlvs(body[size:])), 16 + length
 
 
-def _host(family: int, packed: bytes) -> str:
-    address = ipaddress.ip_address(packed)
+def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """One client has one address, whether it is told of as IPv4 or mapped into IPv6."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(address)
