@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from structlog.typing import FilteringBoundLogger
 
 from supervisor.arbiter.loop import Loop, Timer
 
@@ -75,6 +76,7 @@ class Control:
     path: Path
     sock: socket.socket
     commands: Mapping[str, Command]
+    log: FilteringBoundLogger
     _clients: set[Client] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -119,7 +121,11 @@ class Control:
         if command is None:
             reply(refusal(f"unknown command; there are {', '.join(sorted(self.commands))}"))
             return
-        command(request, reply)
+        try:
+            command(request, reply)
+        except Exception:  # a question must not end the daemon
+            self.log.exception("command failed", command=name)
+            reply(refusal(f"{name} failed; the daemon's log says why"))
 
     def left(self, client: Client) -> None:
         self._clients.discard(client)

@@ -21,7 +21,8 @@ from supervisor.arbiter.roles import Role, count
 from supervisor.ground import worker
 from supervisor.ground.wire import Mailbox, Wire
 from supervisor.ground.worker import Birth
-from supervisor.plane.layout import ProcessState
+from supervisor.plane import layout
+from supervisor.plane.layout import Kind, ProcessState
 from supervisor.plane.memory import Plane
 from supervisor.plane.region import PlaneFullError
 
@@ -166,7 +167,8 @@ class Crew:
         self.loop.forget(child.pidfd)
         os.close(child.pidfd)
         del self.children[child.pid]
-        expected = child.retiring and death.code == worker.DONE
+        # One that is told to end before it can listen to signals is ended by the signal.
+        expected = child.retiring and (death.code == worker.DONE or death.signal in (signal.SIGTERM, signal.SIGQUIT))
         (self.log.info if expected else self.log.error)(
             "process ended" if expected else "process died",
             child=child.title,
@@ -185,6 +187,8 @@ class Crew:
         role = child.role
         if self.closed or child.retiring or role not in self.wanted:
             return
+        tier = self.plane.counters(Kind.TIER, self.plane.row(Kind.TIER, role.name), layout.SUPERVISOR)
+        self.plane.cells[tier + layout.Tier.RESPAWNS] += 1
         if death.code == worker.DONE:  # somebody ended it by hand; nothing is wrong with it
             self.fill()
             return

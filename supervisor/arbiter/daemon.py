@@ -18,7 +18,6 @@ from typing import Any
 
 import attrs
 import setproctitle
-from structlog.typing import FilteringBoundLogger
 
 from supervisor.arbiter import access, control
 from supervisor.arbiter.assignment import Assignment
@@ -72,7 +71,7 @@ def run(path: Path, parts: Parts) -> int:
     log.configure(config.log)
     try:
         daemon = Daemon(path, config, parts)
-    except (CannotControl, CannotListen, PlaneError, OSError) as error:
+    except (CannotControl, CannotListen, access.CannotLog, PlaneError, OSError) as error:
         print(f"portway: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return FAILED
     return daemon.run()
@@ -82,10 +81,10 @@ class Daemon:
     """The supervisor process."""
 
     def __init__(self, path: Path, config: Config, parts: Parts) -> None:
-        """All that can fail before anybody is forked. Raises CannotControl, CannotListen, PlaneError, OSError."""
+        """All that can fail before anybody is forked, and fails with a reason that `run` tells."""
         self.parts = parts
         self.log = log.logger(process="supervisor", pid=os.getpid())
-        self.identity = identity_of(config, self.log)
+        self.identity = identity_of(config)
         raise_file_limit()
         self.plane = Plane.create()
         self.rows = Rows(self.plane)
@@ -97,7 +96,7 @@ class Daemon:
         self.listeners.keep(self.listeners.open(keys_of(config, parts.tiers)))
         bind = config.supervisor.admin
         self.admin = None if bind is None else open_plain("supervisor.admin", bind)
-        access.give(config, self.identity)
+        access.make_ready(config, self.identity)
         self.control_path = config.directory / config.supervisor.control
         control_socket = control.bind(self.control_path)
 
@@ -122,6 +121,7 @@ class Daemon:
             load=lambda: parts.load(path),
             config=config,
             shown_path=path,
+            make_log=lambda new: access.make_ready(new, self.identity),
             committed=self.on_commit,
         )
         self.ending = Ending(
@@ -135,7 +135,7 @@ class Daemon:
             begun=self.reloading.stop,
         )
         commands = Commands(self.plane, self.reloading, self.log).table()
-        self.control = Control(loop, self.control_path, control_socket, commands)
+        self.control = Control(loop, self.control_path, control_socket, commands, self.log)
         self.adjustments: dict[str, int] = {}
 
     @property
@@ -147,6 +147,7 @@ class Daemon:
         """Until the end; its code."""
         setproctitle.setproctitle(f"portway: supervisor {self.reloading.shown_path}")
         self.log.info("starting", config=str(self.config.path), control=str(self.control_path))
+        self.warn()
         with open(os.devnull, "rb") as nothing:  # no process of a daemon reads the terminal
             os.dup2(nothing.fileno(), 0)
         for tier in self.parts.tiers:
@@ -174,6 +175,14 @@ class Daemon:
             return self.loop.run()
         finally:
             self.control.close()
+
+    def warn(self) -> None:
+        """What works, but perhaps not as meant."""
+        named = self.config.supervisor.user or self.config.supervisor.group
+        if named and self.identity is None:
+            self.log.warning("not root: user and group have no effect")
+        if not named and os.geteuid() == 0:
+            self.log.warning("workers run as root; supervisor.user names another user for them")
 
     # -- who there should be
 
@@ -264,7 +273,6 @@ class Daemon:
         """The generation has been flipped; the rest of the supervisor follows."""
         log.configure(commit.new.log)
         self.plane.acknowledge(layout.SUPERVISOR, self.plane.generation)
-        self.give_access_log()
         still = {key.row for key in self.listeners.all()}
         self.assignment.forget(key for key in commit.removed if key.row not in still)
         if commit.old.supervisor.admin != commit.new.supervisor.admin:
@@ -290,8 +298,8 @@ class Daemon:
     def give_access_log(self) -> None:
         """The workers will say by themselves what they can't open."""
         try:
-            access.give(self.config, self.identity)
-        except OSError as error:
+            access.make_ready(self.config, self.identity)
+        except access.CannotLog as error:
             self.log.error("access log not made ready", reason=str(error))
 
     def beat(self) -> None:
@@ -336,14 +344,11 @@ class Descriptor:
         os.close(self.fd)
 
 
-def identity_of(config: Config, logger: FilteringBoundLogger) -> privileges.Identity | None:
+def identity_of(config: Config) -> privileges.Identity | None:
     """Whom the workers run as; None for who we are."""
     identity = privileges.resolve(config.supervisor.user, config.supervisor.group)
-    if identity is not None and not privileges.may_become(identity):
-        # As nginx does: the same file then serves for a try as an ordinary user.
-        logger.warning("not root: user and group have no effect")
-        return None
-    return identity
+    # As with nginx, the same file serves for a try as an ordinary user.
+    return identity if identity is not None and privileges.may_become(identity) else None
 
 
 def raise_file_limit() -> None:

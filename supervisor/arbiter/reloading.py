@@ -6,15 +6,17 @@ generation cell is the one moment in which a reload happens.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 from structlog.typing import FilteringBoundLogger
 
+from supervisor.arbiter.access import CannotLog
 from supervisor.arbiter.changes import changes
 from supervisor.arbiter.children import Child
 from supervisor.arbiter.control import Reply
@@ -27,6 +29,8 @@ from supervisor.ground import cargo
 from supervisor.ground.config import Config, ConfigError, Located, Problem
 from supervisor.ground.orders import Abort, Commit, Prepare, Prepared, Refused, Sockets, Swapped
 from supervisor.ground.tier import Tier
+from supervisor.plane import layout
+from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
 from supervisor.plane.region import PlaneError
 
@@ -87,6 +91,7 @@ class Reloading:
     load: Callable[[], Config]
     config: Config
     shown_path: Path  # as the user named the file
+    make_log: Callable[[Config], None]  # raises CannotLog
     committed: Callable[[Committed], None]
     _state: Reload = attrs.field(factory=Reload, init=False)
     _step: Step | None = attrs.field(default=None, init=False)
@@ -140,6 +145,10 @@ class Reloading:
         except CannotReload as error:
             self._finish(Outcome(errors=error.reasons))
             return
+        except Exception as error:  # a fault of ours in a new file's corner must not end the old one's service
+            self.log.exception("reload failed")
+            self._finish(Outcome(errors=(f"{type(error).__name__}: {error}",)))
+            return
         if step is None:
             self._finish(Outcome())
             return
@@ -168,29 +177,32 @@ class Reloading:
             return None
         if problems := [*self._refusals(old, new)]:
             raise CannotReload(problems)
-        wanted, had = keys_of(new, self.tiers), self.listeners.all()
-        admin = None
-        opened: dict[Key, list[socket.socket]] = {}
-        try:
-            bind = new.supervisor.admin
-            if bind is not None and bind != old.supervisor.admin:
-                admin = open_plain("supervisor.admin", bind)
-            opened = self.listeners.open(wanted)
-            rows = self.rows.allocate(rows_of(new, self.tiers))
-        except (CannotListen, PlaneError) as error:
-            close(opened, admin)
-            raise CannotReload([str(error)]) from error
+        with contextlib.ExitStack() as undo:
+            try:
+                admin, bind = None, new.supervisor.admin
+                if bind is not None and bind != old.supervisor.admin:
+                    admin = undo.enter_context(open_plain("supervisor.admin", bind))
+                wanted = keys_of(new, self.tiers)
+                opened = self.listeners.open(wanted)
+                undo.callback(close, opened)
+                self.make_log(new)
+                rows = self.rows.allocate(rows_of(new, self.tiers))
+                undo.callback(self.rows.release, rows)
+            except (CannotListen, CannotLog, PlaneError) as error:
+                raise CannotReload([str(error)]) from error
+            step = Step(
+                config=new,
+                generation=self._last_generation + 1,
+                cargo=cargo.pack(new, "portway-configuration"),
+                opened=opened,
+                admin=admin,
+                rows=rows,
+                removed=[key for key in self.listeners.all() if key not in wanted],
+                changed=tuple(changes(old, new)),
+            )
+            undo.pop_all()
         self._last_generation += 1
-        return Step(
-            config=new,
-            generation=self._last_generation,
-            cargo=cargo.pack(new, "portway-configuration"),
-            opened=opened,
-            admin=admin,
-            rows=rows,
-            removed=[key for key in had if key not in wanted],
-            changed=tuple(changes(old, new)),
-        )
+        return step
 
     def _refusals(self, old: Config, new: Config) -> Iterator[str]:
         def located(problem: Problem) -> str:
@@ -217,7 +229,9 @@ class Reloading:
         for child in self.crew.children.values():
             self._withdraw(child)
             self.crew.tell(child, Abort(step.generation))
-        close(step.opened, step.admin)
+        close(step.opened)
+        if step.admin is not None:
+            step.admin.close()
         self.rows.changed(step.rows, rows_of(self.config, self.tiers), time.monotonic())
         self.crew.fill()
         self._finish(Outcome())
@@ -261,6 +275,8 @@ class Reloading:
 
     def _finish(self, outcome: Outcome) -> None:
         outcome, told, again = self._state.finish(outcome)
+        tier = self.plane.counters(Kind.TIER, self.plane.row(Kind.TIER, "supervisor"), layout.SUPERVISOR)
+        self.plane.cells[tier + (layout.Tier.RELOADS if outcome.ok else layout.Tier.RELOADS_REFUSED)] += 1
         if outcome.ok:
             self.log.info("reloaded", changed=list(outcome.changed), generation=self.plane.generation)
         else:
@@ -272,10 +288,8 @@ class Reloading:
             self._begin()
 
 
-def close(opened: dict[Key, list[socket.socket]], admin: socket.socket | None) -> None:
+def close(opened: Mapping[Key, Sequence[socket.socket]]) -> None:
     """What was opened for nothing."""
     for sockets in opened.values():
         for sock in sockets:
             sock.close()
-    if admin is not None:
-        admin.close()

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import attrs
@@ -58,7 +59,7 @@ CRASHES_TOLD = 20  # sessions' tracebacks a minute that are worth reading; the r
 
 # What the terminal sends to the whole group is the supervisor's to interpret; TERM and QUIT get handlers later.
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
-_DEFAULT = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
+_ENDING = (signal.SIGTERM, signal.SIGQUIT)
 
 
 class Closable(Protocol):
@@ -126,8 +127,8 @@ class Process:
         signal.set_wakeup_fd(-1)  # the supervisor's: a signal here must not wake it there
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
-        for number in _DEFAULT:
-            signal.signal(number, signal.SIG_DFL)
+        for number in _ENDING:
+            signal.signal(number, lambda *_: os._exit(DONE))  # nothing has begun that would have to end in order
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for thing in birth.foreign:
             thing.close()
@@ -135,12 +136,21 @@ class Process:
         setproctitle.setproctitle(f"portway: {birth.title}")
         faulthandler.enable()
         if isinstance(birth.program, Tier):
-            # Before privileges go: the folder may be root's. The supervisor has given the file to the right user.
-            self.access = AccessLog(birth.config.log.access, self.log)
+            self.open_access_log(birth.config.log.access)
         if birth.identity is not None:
             privileges.drop(birth.identity)
         privileges.forbid_new()
         privileges.follow(birth.supervisor)
+
+    def open_access_log(self, target: str | Path) -> None:
+        """Before privileges go: the folder may be root's. The supervisor has opened the same file at its start, so what
+        fails now has happened since, and traffic matters more; USR1 and a reload try again."""
+        try:
+            self.access = AccessLog(target, self.log)
+        except OSError as error:
+            self.log.error("access log not opened", target=str(target), reason=error.strerror)
+            self.access = AccessLog("off", self.log)
+            self.access.target = target
 
     # -- the one trio.run
 

@@ -21,7 +21,6 @@ import pytest
 from supervisor.cli.control import Unreachable
 from tests.system.supervised.daemon import ROOT, Supervised, Visitor
 from tests.system.support.poll import until
-from tests.system.support.processes import open_files
 
 LONG = bool(os.environ.get("PORTWAY_LONG"))
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -214,7 +213,7 @@ def kill_at_random(daemon: Supervised, port: int, kills: int) -> None:
     """Nobody is refused meanwhile, and afterwards descriptors and columns are what they were."""
     chance = random.Random(os.environ.get("PORTWAY_SEED", "1"))
     supervisor = daemon.process.pid
-    before = open_files(supervisor)
+    before = daemon.files()
     for _ in range(kills):
         children = [process.pid for process in daemon.tree() if process.parent == supervisor]
         for pid in chance.sample(children, chance.randint(0, len(children))):
@@ -226,7 +225,7 @@ def kill_at_random(daemon: Supervised, port: int, kills: int) -> None:
                 pass
     until(lambda: len(daemon.pids("fake")) == 2 and daemon.settled(), "two workers")
     assert spread(port) == set(daemon.pids("fake"))
-    assert open_files(supervisor) == before
+    assert daemon.files() == before
     columns = [process["column"] for process in daemon.status()["processes"]]
     assert sorted(columns) == [0, 2, 3]
     assert not daemon.lines("reload refused, nothing has changed")
@@ -410,14 +409,14 @@ def test_a_bad_request_is_answered_with_what_is_wrong(
 
 def test_endless_and_abandoned_requests_cost_only_themselves(start: Callable[..., Supervised], port: int) -> None:
     daemon = start(config(port)).ready()
-    before = open_files(daemon.process.pid)
+    before = daemon.files()
     for data in (b"x" * 200_000, b'{"command"', b"", b'{"command": "status"}\n'):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(daemon.config.parent / "portway.sock"))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 client.sendall(data)
     assert daemon.ask("status")["ok"]
-    until(lambda: open_files(daemon.process.pid) == before, "the clients to be gone")
+    assert daemon.files() == before
 
 
 def test_a_server_is_drained_by_hand_and_given_work_again(start: Callable[..., Supervised], port: int) -> None:

@@ -184,12 +184,12 @@ def test_a_port_in_use_refuses_the_reload(
 ) -> None:
     other = tcp_backend("other")
     daemon = start(config(port))
-    before = open_files(daemon.process.pid)
+    before = daemon.files()
     answer = reload(daemon, config(port, more=listener("b", other.port)))
     (error,) = answer["errors"]
     assert error.startswith(f"fake/b: can't listen on 127.0.0.1:{other.port}: port in use by ")
     assert error.endswith(f"(process {other.child.process.pid})")
-    assert open_files(daemon.process.pid) == before
+    assert daemon.files() == before
 
 
 @pytest.mark.soak
@@ -233,7 +233,7 @@ def test_reloads_in_a_row_leave_nothing_over(
     for text in texts:
         assert reload(daemon, text)["ok"]
     processes = [process.pid for process in daemon.tree()]
-    files = [open_files(pid) for pid in processes]
+    files = [daemon.files(), *(open_files(pid) for pid in processes[1:])]
     memory = [resident(pid) for pid in processes]
     for turn in range(times):
         assert reload(daemon, texts[turn % 2])["errors"] == []

@@ -16,7 +16,7 @@ import attrs
 
 from supervisor.cli.control import Unreachable, ask
 from tests.system.support.poll import until
-from tests.system.support.processes import TITLE, Process, running, tree
+from tests.system.support.processes import TITLE, Process, open_files, running, tree
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -85,6 +85,17 @@ class Supervised:
             and len(ready) == len(self.pids("fake"))
             and all(sum(count) >= 8 and len(count) == len(ready) and count[-1] - count[0] <= 1 for count in counts)
         )
+
+    def files(self) -> int:
+        """The supervisor's open files, once the client that asked last is gone: a count that stays."""
+        counts: list[int] = []
+
+        def stays() -> bool:
+            counts.append(open_files(self.process.pid))
+            return len(counts) > 3 and len(set(counts[-3:])) == 1
+
+        until(stays, "a steady number of open files")
+        return counts[-1]
 
     # -- its processes
 
