@@ -100,7 +100,6 @@ class PoolerRuntime:
         self._polled.pop((listener, slot)).close()
 
     async def _serve(self, sock: socket.socket, address: Any, counters: int) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         client = Client(self.lane.adopt(sock), self.lane.current, address, counters)
         self.cells[counters + Listener.ACCEPTED] += 1
@@ -141,7 +140,8 @@ class PoolerRuntime:
             self.leases.set_limit(row, settings.size)
             group = worker.pools[settings.group]
             pool = ServerPool(database, settings.user.name, row, worker, self.leases, settings, group)
-            pool.leaving = self.leaving
+            if self.leaving:
+                pool.abandon()
             self.pools[name] = pool
         return pool
 
@@ -198,9 +198,8 @@ class PoolerRuntime:
             if settings is not None:
                 self.leases.set_limit(pool.row, settings.size)
                 pool.swap(settings, self.worker.pools[settings.group])
-            pool.leaving = self.leaving or settings is None
-            if pool.leaving:  # a database or a user that is no more: sessions end between their transactions
-                pool.leave()
+            if settings is None or self.leaving:  # a database or a user that is no more
+                pool.abandon()
                 for client in pool.clients:
                     self.lane.wake(client.session)
 
@@ -209,8 +208,7 @@ class PoolerRuntime:
     def drain(self) -> None:
         self.leaving = True
         for pool in self.pools.values():
-            pool.leaving = True
-            pool.leave()
+            pool.abandon()
         Drain(self, self.worker.config.supervisor.drain_timeout)
 
     def holding(self) -> Sequence[str]:
