@@ -411,6 +411,32 @@ def test_a_closed_one_touches_its_old_descriptor_no_more(by_hand: Lane, dial: An
     other.close()
 
 
+def test_one_closed_underneath_says_no_farewell_on_its_old_descriptor(
+    by_hand: Lane, dial: Any, acceptor: Acceptor
+) -> None:
+    """As when the lane ends with connections that no session owns."""
+    client = dial(acceptor)
+
+    async def brief(tls: TlsConn) -> None:
+        await tls.handshake()
+
+    by_hand.spawn(brief(client.server))
+    client.handshake()
+    number = client.server.fd
+    by_hand.conns[number].close()
+    by_hand._close_all()
+    peer, other = socket.socketpair()
+    assert number in (peer.fileno(), other.fileno())
+    client.server.shutdown_write()
+    client.server.close()
+    for one in (peer, other):
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.recv(10)
+    peer.close()
+    other.close()
+
+
 def test_nothing_of_a_connection_outlives_it(by_hand: Lane, dial: Any, acceptor: Acceptor) -> None:
     """Not even until the next garbage collection: what OpenSSL holds for each is large."""
 
