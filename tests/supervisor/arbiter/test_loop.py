@@ -63,7 +63,7 @@ def test_one_event_may_forget_what_another_of_the_same_batch_is_for(loop: Loop) 
         loop.after(0, lambda: loop.stop(0))
 
     for number, (left, right) in enumerate(pairs):
-        loop.watch(right, lambda number=number: first_come(number))  # type: ignore[misc]  # a default argument
+        loop.watch(right, lambda number=number: first_come(number))
         left.send(b"x")
     loop.run()
     assert len(calls) == 1
