@@ -26,7 +26,6 @@ from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
 NAME: Final = "gateway"
-NO_ROUTE: Final = "-"  # the row that counts what reached no route
 ALPN: Final = (b"http/1.1",)
 
 

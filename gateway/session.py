@@ -208,13 +208,15 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                         server = upstream = None
                 left = await _carry(shared, exchange, asked, shown, user, request_id, total, began)
             except PeerError as error:
-                left = await _refuse(shared, connection, plan, error, exchange, server, data, total, flags, decision,
-                                     route, asked, shown, user, request_id, began)  # fmt: skip
+                name = "" if exchange is None else exchange.server_name
                 if server is not None:
-                    server.failed(lane.now_ns)  # it was its answer that could not be read
+                    name = server.name
+                    server.failed(lane.now_ns)  # on the express lane, only its answer can be what is wrong
                     shared.upstreams.close(upstream)
                     server.ended()
                     server = upstream = None
+                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, decision,
+                                     route, asked, shown, user, request_id, began)  # fmt: skip
             if left is None:
                 return
             data = left
@@ -360,7 +362,7 @@ async def _carry(
 
 async def _refuse(
     shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
-    server: Server | None, data: bytes, total: int, flags: int, decision: Decision[Route] | None, route: Route | None,
+    server: str, data: bytes, total: int, flags: int, decision: Decision[Route] | None, route: Route | None,
     asked: str, shown: str, user: str, request_id: str, began: int,
 ) -> bytes | None:  # fmt: skip
     """Answer an error; what is left to serve, or None if the connection is at its end."""
@@ -370,7 +372,6 @@ async def _refuse(
             rest = exchange.body.rest
     elif 0 <= total <= len(data) and not flags & (CHUNKED | CLOSE | OLD):
         rest = data[total:]
-    name = exchange.server_name if exchange is not None else "" if server is None else server.name
     return await refuse(
         shared,
         connection,
@@ -383,7 +384,7 @@ async def _refuse(
         asked=asked,
         client=shown,
         user=user,
-        server=name,
+        server=server,
         request_id=request_id,
         bytes_in=max(0, total),
         began_ns=began,

@@ -10,12 +10,12 @@ import attrs
 from OpenSSL import SSL
 
 from gateway import plan
-from gateway.config import GatewayTable
+from gateway.config import NO_ROUTE, GatewayTable
 from gateway.connection import Connection
 from gateway.drain import Drain
 from gateway.errors import REASONS
 from gateway.listener import Listener
-from gateway.plan import ALPN, NAME, NO_ROUTE, Plan
+from gateway.plan import ALPN, NAME, Plan
 from gateway.shared import Shared
 from supervisor.ground import pools
 from supervisor.ground.config import Config

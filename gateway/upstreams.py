@@ -71,7 +71,7 @@ class Upstreams:
             server.failed(lane.now_ns)
             tried = (*tried, server)
             server = pool.pick(key, tried) if len(tried) < SERVERS_TRIED else None
-        raise PeerError(failure, "no server of the pool takes the request", close=False)
+        raise PeerError(failure, "no server of the pool takes the request")
 
     def keep(self, server: Server, conn: Any) -> None:
         """Give back a connection on which nothing is outstanding."""
