@@ -26,6 +26,7 @@ from pooler.startup import CancelRequest
 from pooler.users import Users
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Lane, Listening
+from supervisor.ground.pools import Plan
 from supervisor.ground.tier import Worker
 from supervisor.ground.wire import close_all
 from supervisor.plane.layout import Kind, Listener
@@ -44,6 +45,7 @@ class Prepared:
     table: PoolerTable
     users: Users
     settings: Mapping[ServerPool, PoolSettings | None]
+    plans: Mapping[str, Plan | None]
 
 
 @attrs.define(eq=False)
@@ -186,13 +188,15 @@ class PoolerRuntime:
 
     def prepare(self, config: Config) -> Prepared:
         table: PoolerTable = config.tier(NAME)
+        plans = self.worker.pools.prepare(config)
         settings: dict[ServerPool, PoolSettings | None] = {}
         for pool in self.pools.values():
             found = pool_settings(table, pool.database, pool.user)
             settings[pool] = found if found is not None and found.user.name == pool.user else None
-        return Prepared(table, users_of(table), settings)
+        return Prepared(table, users_of(table), settings, plans)
 
     def commit(self, prepared: Prepared) -> None:
+        self.worker.pools.commit(prepared.plans)
         self.table, self.users = prepared.table, prepared.users
         for pool, settings in prepared.settings.items():
             if settings is not None:
