@@ -22,12 +22,17 @@ from gateway.shared import Shared
 from gateway.tunnel import tunnel
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
+from supervisor.plane.layout import Server as ServerCells
 
 CLIENT_SECONDS: Final = 60.0  # without taking a byte of its answer; nginx's send_timeout
 BODY_GRACE: Final = 10.0  # seconds a request body may fall behind MIN_BODY_RATE
 MIN_BODY_RATE: Final = 1024.0  # bytes a second
+_SERVERS_FAULT: Final = frozenset({"bad_answer", "answer_cut", "answer_timeout"})
 _END: Final = b"\r\n\r\n"
 MAX_INTERIM: Final = 16  # 1xx answers before the final one; more is no HTTP
+
+
+_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
 class _Again(Exception):
@@ -99,6 +104,8 @@ class Exchange:
         self._to_server = memoryview(self._payload)[sent:]
         self._answer = answer
         self._heard = bool(answer)
+        self.shared.cells[server.base + _BYTES_OUT] += sent
+        self.shared.cells[server.base + _BYTES_IN] += len(answer)
 
     async def run(self) -> None:
         """Carry it through. PeerError: no answer was begun, this is the one to give. OSError: the client is gone."""
@@ -112,14 +119,15 @@ class Exchange:
                 except _Again:
                     continue
                 except PeerError as error:
-                    self._server_is_to_blame(error)
+                    if error.code in _SERVERS_FAULT and self.server is not None:
+                        self.server.failed(self.lane.now_ns)
                     if self.status:
                         self.reason = error.code
                         return  # cut: the answer has begun, and ends short
                     raise
                 break
             if self._tunnel:
-                self.bytes_out += await tunnel(self.session, self.stream, self.upstream, self.body.rest, self._answer)
+                await self._join()
             elif self._keep_upstream and self.server is not None:
                 upstream, self.upstream = self.upstream, None
                 self.shared.upstreams.keep(self.server, upstream)
@@ -128,6 +136,18 @@ class Exchange:
                 self.shared.upstreams.close(self.upstream)
             if self.server is not None:
                 self.server.ended()
+
+    async def _join(self) -> None:
+        """The tunnel after 101."""
+        assert self.server is not None
+        cells, base = self.shared.cells, self.server.base
+
+        def moved(up: int, down: int) -> None:
+            cells[base + _BYTES_OUT] += up
+            cells[base + _BYTES_IN] += down
+            self.bytes_out += down
+
+        await tunnel(self.session, self.stream, self.upstream, self.body.rest, self._answer, moved)
 
     # -- connecting
 
@@ -158,11 +178,6 @@ class Exchange:
             self._to_server = self._payload
             return _Again()
         return error
-
-    def _server_is_to_blame(self, error: PeerError) -> None:
-        """Tell the pool, if the server did not do its work."""
-        if error.code in ("bad_answer", "answer_cut", "answer_timeout") and self.server is not None:
-            self.server.failed(self.lane.now_ns)
 
     # -- the loop
 
@@ -259,6 +274,8 @@ class Exchange:
             return True
         if not sent:
             return False
+        if self.server is not None:
+            self.shared.cells[self.server.base + _BYTES_OUT] += sent
         self._server_by = self.lane.now + self.route.timeout
         self._to_server = b"" if sent == len(self._to_server) else memoryview(self._to_server)[sent:]
         return True
@@ -274,6 +291,8 @@ class Exchange:
             return False
         if data:
             self._heard = True
+            if self.server is not None:
+                self.shared.cells[self.server.base + _BYTES_IN] += len(data)
             self._server_by = self.lane.now + self.route.timeout if self.status else self._server_by
             self._take_answer(data)
         elif self._carried is not None:

@@ -68,7 +68,7 @@ class Listener:
 
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
         self.shared.cells[self.counters + _L.ACCEPTED] += 1
-        return self.welcome(sock, str(address[0]))
+        return self.welcome(sock, plain_address(str(address[0])))
 
     async def welcome(self, sock: socket.socket, ip: str) -> None:
         """One connection from accept to close; `ip` is the peer's address."""
@@ -105,6 +105,13 @@ class Listener:
             self.live.pop(session, None)
             stream.close()
             cells[counters + _L.ACTIVE] -= 1
+
+
+def plain_address(ip: str) -> str:
+    """An address as people write it: one mapped into IPv6 as the IPv4 address that it is, and without a zone."""
+    if ip.startswith("::ffff:") and "." in ip:
+        return ip.removeprefix("::ffff:")
+    return ip.partition("%")[0]
 
 
 async def introduced(conn: Any, ip: str) -> tuple[str, bytes]:

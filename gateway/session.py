@@ -37,6 +37,7 @@ _END: Final = b"\r\n\r\n"
 _UNREAD: Final = '"method":null,"host":null,"path":null'
 _CACHED: Final = Tier.TOKENS_CACHED
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
+_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
 async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
@@ -50,9 +51,12 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     recv, send = stream.recv_nowait, stream.send_nowait
     new_identity, recall, admit = shared.identities.new, shared.answers.recall, shared.admit
     idle, account = shared.upstreams.idle, shared.account
-    cached_at = shared.tier + _CACHED
+    cached_at, counters = shared.tier + _CACHED, listener.counters
     server: Server | None = None
     upstream: Any = None
+    out: list[bytes]
+    extras: list[Field] | None
+    exchange: Exchange | None
     patience = HEAD_SECONDS
     try:
         while True:
@@ -61,6 +65,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 connection.busy = False
                 session.deadline = lane.now + patience
                 while (got := recv()) is None:
+                    # A connection at rest must not hold what its last request and answer were made of.
+                    out, extras, exchange = [], None, None
+                    request = answer = reply = b""
                     stream.waiter = session
                     await park()
                 if not got:
@@ -79,7 +86,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             flags, length, total = 0, -1, -1
             route: Route | None = None
             decision: Decision[Route] | None = None
-            exchange: Exchange | None = None
+            exchange = None
             try:
                 end = data.find(_END)
                 if end < 0:
@@ -177,6 +184,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                 upstream.waiter = None
                                 stack.append((upstream, lane.now))
                                 server.ended()
+                                cells[base + _BYTES_OUT] += sent
+                                cells[base + _BYTES_IN] += len(answer)
                                 if cells[base + _STREAK]:
                                     server.succeeded()
                                 name = server.name
@@ -195,8 +204,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                     reason = "client_gone"
                                     raise
                                 finally:
-                                    account(route, asked, shown, user, name, status, reason, request_id, total,
-                                            len(reply), began)  # fmt: skip
+                                    account(counters, route, asked, shown, user, name, status, reason, request_id,
+                                            total, len(reply), began)  # fmt: skip
                                 if closing:
                                     return
                                 data = data[total:]
@@ -215,8 +224,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     shared.upstreams.close(upstream)
                     server.ended()
                     server = upstream = None
-                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, decision,
-                                     route, asked, shown, user, request_id, began)  # fmt: skip
+                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, route, asked,
+                                     shown, user, request_id, began)  # fmt: skip
             if left is None:
                 return
             data = left
@@ -345,8 +354,8 @@ async def _carry(
     finally:
         if finished or reason:
             shared.account(
-                exchange.route, asked, shown, user, exchange.server_name, exchange.status or 499, reason, request_id,
-                head + body.received, exchange.bytes_out, began,
+                connection.listener.counters, exchange.route, asked, shown, user, exchange.server_name,
+                exchange.status or 499, reason, request_id, head + body.received, exchange.bytes_out, began,
             )  # fmt: skip
     if reason:
         # Cut short. A body without a frame of its own would look whole after an orderly end.
@@ -362,10 +371,10 @@ async def _carry(
 
 async def _refuse(
     shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
-    server: str, data: bytes, total: int, flags: int, decision: Decision[Route] | None, route: Route | None,
-    asked: str, shown: str, user: str, request_id: str, began: int,
+    server: str, data: bytes, total: int, flags: int, route: Route | None, asked: str,
+    shown: str, user: str, request_id: str, began: int,
 ) -> bytes | None:  # fmt: skip
-    """Answer an error; what is left to serve, or None if the connection is at its end."""
+    """Answer an error; what is left to serve, or None if the connection is at its end. `data` begins the request."""
     rest: bytes | None = None
     if exchange is not None:
         if exchange.body.done and not flags & CLOSE:
@@ -378,7 +387,7 @@ async def _refuse(
         plan,
         error,
         rest=rest,
-        head_request=decision is not None and decision.head,
+        head_request=data.startswith(b"HEAD "),
         before=b"" if exchange is None else exchange.unsent,
         route=route,
         asked=asked,

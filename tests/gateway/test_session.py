@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -329,6 +330,31 @@ def test_no_route_is_a_404_and_the_connection_goes_on(build: Build) -> None:
     assert house.rows(Kind.ROUTE, "web", Route.RESPONSES_2XX) == 1
 
 
+def test_a_refusal_of_head_has_no_body(build: Build) -> None:
+    house = build(PLAIN.replace('pool = "web"', 'pool = "web"\nhosts = ["b"]'))
+    client = house.connect()
+    client.get(method="HEAD")
+    client.get(host="b")
+    house.received()
+    house.answer(OK)
+    first = answer(client.take(), "HEAD")
+    assert (first.status, first.body) == (404, b"")
+    assert answer(first.rest).status == 200
+
+
+def test_a_connection_at_rest_holds_nothing_of_its_last_request(house: House) -> None:
+    client = house.connect()
+    for _ in range(2):
+        client.get("/", "X-Filler: " + "f" * 20_000)
+        house.received()
+        house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n" + b"y" * 30_000)
+        assert answer(client.take()).status == 200
+    (session,) = house.gateway._live()
+    frame: Any = session.coro.cr_await.cr_frame
+    sizes = [len(value) for value in frame.f_locals.values() if isinstance(value, bytes | list)]
+    assert sum(sizes) < 1000
+
+
 def test_routes_by_header(build: Build) -> None:
     house = build(PLAIN + '[gateway.routes.beta]\npool = "beta"\nheaders = { X-Beta = "1" }\n'
                   '[pools.beta]\nservers = ["127.0.0.1:8002"]\n')  # fmt: skip
@@ -371,6 +397,15 @@ def test_counters_add_up(house: House) -> None:
     latencies = [house.rows(Kind.ROUTE, "web", Route.LATENCY + bucket) for bucket in range(Route.LATENCY_BUCKETS)]
     assert sum(latencies) == 5
     assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACCEPTED) == 1
+    for kind, name, came, went in (
+        (Kind.ROUTE, "web", Route.BYTES_IN, Route.BYTES_OUT),
+        (Kind.LISTENER, "gateway/web", Listener.BYTES_IN, Listener.BYTES_OUT),
+    ):
+        assert house.rows(kind, name, came) == sum(line["bytes_in"] for line in house.log.lines)
+        assert house.rows(kind, name, went) == sum(line["bytes_out"] for line in house.log.lines)
+    server = "web/127.0.0.1:8001"
+    assert house.rows(Kind.SERVER, server, Server.BYTES_OUT) == len(house.received())
+    assert house.rows(Kind.SERVER, server, Server.BYTES_IN) == 5 * len(b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n")
 
 
 # -- slow clients
