@@ -27,11 +27,10 @@ from supervisor.plane.layout import Server as ServerCells
 CLIENT_SECONDS: Final = 60.0  # without taking a byte of its answer; nginx's send_timeout
 BODY_GRACE: Final = 10.0  # seconds a request body may fall behind MIN_BODY_RATE
 MIN_BODY_RATE: Final = 1024.0  # bytes a second
-_SERVERS_FAULT: Final = frozenset({"bad_answer", "answer_cut", "answer_timeout"})
-_END: Final = b"\r\n\r\n"
 MAX_INTERIM: Final = 16  # 1xx answers before the final one; more is no HTTP
 
-
+_SERVERS_FAULT: Final = frozenset({"bad_answer", "answer_cut", "answer_timeout"})
+_END: Final = b"\r\n\r\n"
 _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
@@ -115,7 +114,7 @@ class Exchange:
                 if self.upstream is None:
                     await self._connect(began)
                 try:
-                    await self._pump()
+                    await self._pump(began)
                 except _Again:
                     continue
                 except PeerError as error:
@@ -181,11 +180,10 @@ class Exchange:
 
     # -- the loop
 
-    async def _pump(self) -> None:
-        lane, stream, upstream = self.lane, self.stream, self.upstream
-        session = self.session
-        stream.waiter = upstream.waiter = session
-        self._server_by = lane.now + self.route.timeout
+    async def _pump(self, began: float) -> None:
+        lane = self.lane
+        self.stream.waiter = self.upstream.waiter = self.session
+        self._server_by = began + self.route.timeout
         if self._answer:
             self._take_answer(b"")
         while not self._finished():
@@ -206,8 +204,7 @@ class Exchange:
             await self._wait()
 
     def _finished(self) -> bool:
-        carried = self._carried
-        return (carried is not None and carried.done and not self._to_client) or (self._tunnel and not self._to_client)
+        return not self._to_client and (self._tunnel or (self._carried is not None and self._carried.done))
 
     async def _wait(self) -> None:
         """Until something happens on either side, or one of them is too slow."""
@@ -276,7 +273,8 @@ class Exchange:
             return False
         if self.server is not None:
             self.shared.cells[self.server.base + _BYTES_OUT] += sent
-        self._server_by = self.lane.now + self.route.timeout
+        if self._payload is None:  # a body in pieces: the server's time begins with the last of them
+            self._server_by = self.lane.now + self.route.timeout
         self._to_server = b"" if sent == len(self._to_server) else memoryview(self._to_server)[sent:]
         return True
 

@@ -467,6 +467,18 @@ def test_a_server_that_does_not_accept_is_a_504(build: Build) -> None:
     assert answer(client.take()).code == "connect_timeout"
 
 
+def test_the_time_for_an_answer_holds_over_connecting_too(build: Build) -> None:
+    house = build(TWO.replace('pool = "web"', 'pool = "web"\ntimeout = "7s"'))
+    house.silence(8002)
+    for _ in range(2):
+        client = house.connect()
+        client.get()
+        house.lane.advance(6.9)
+        assert client.take() == b""
+        house.lane.advance(0.5)
+        assert answer(client.take()).code == "answer_timeout"
+
+
 def test_a_pool_without_servers_up_is_a_503(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     house = build(PLAIN.replace("8001\"]", '8001"]\non_all_down = "refuse"\noutlier = { consecutive_failures = 1, '
                                            'max_ejected = "100%" }'))  # fmt: skip
