@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from gateway.admission import admit_anybody, verify
 from gateway.connection import Connection
 from gateway.decisions import Decision, undecided_words
 from gateway.errors import PeerError
 from gateway.exchange import CLIENT_SECONDS, Exchange
-from gateway.fields import CHUNKED, CLOSE, CONTINUE, NAMED, OLD, WANTED, WANTS_UPGRADE, WEBSOCKET, Bearer, Field
+from gateway.fields import CHUNKED, CLOSE, CONTINUE, NAMED, OLD, WANTS_UPGRADE, WEBSOCKET, Field
 from gateway.forwarded import from_proxy, id_lines
 from gateway.framing import Body, ChunkedRequest, LengthBody
 from gateway.guard import find_end, without_named
-from gateway.limits import Key, Limit, address_key
 from gateway.plan import ListenerPlan, Plan, Route
 from gateway.refusal import linger, refuse
 from gateway.shared import Shared
@@ -25,6 +25,7 @@ from gateway.tokens import Verified
 from gateway.upstreams import MAX_IDLE
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
+from supervisor.plane.layout import Route as RouteCells
 from supervisor.plane.layout import Server as ServerCells
 from supervisor.plane.layout import Tier
 
@@ -37,6 +38,7 @@ _END: Final = b"\r\n\r\n"
 _UNREAD: Final = '"method":null,"host":null,"path":null'
 _CACHED: Final = Tier.TOKENS_CACHED
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
+_FLYING: Final = RouteCells.IN_FLIGHT
 _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
@@ -54,6 +56,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     cached_at, counters = shared.tier + _CACHED, listener.counters
     server: Server | None = None
     upstream: Any = None
+    flying = 0  # the cell that counts the request as in flight on its route
     out: list[bytes]
     extras: list[Field] | None
     exchange: Exchange | None
@@ -109,7 +112,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 asked = decision.log
                 route = decision.route or decision.choose(extras)
                 if route.before:
-                    _admit_anybody(shared, connection, route, ip, extras)
+                    admit_anybody(shared, connection, route, ip, extras)
                 verified: Verified | None = None
                 verifier = route.verifier
                 if verifier is not None:
@@ -118,7 +121,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     if verified is not None and verified.expires > lane.wall:
                         cells[cached_at] += 1
                     else:
-                        verified = _verify(shared, route, bearer)
+                        verified = verify(shared, route, bearer)
                     user = verified.user_json
                     for limit in route.after:
                         digest = verified.digests.get(limit.row)
@@ -142,6 +145,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 else:
                     out.append(client.lines(host or here.fallback_host))
                     out.append(id_lines(identity))
+                flying = route.counters + _FLYING
+                cells[flying] += 1
                 tail = plan.tail % (request_id.encode("ascii") if client.proxy else identity[:32])
                 # Forward: on the express lane if it fits and a connection is there.
                 if flags & _SLOW or total > len(data):
@@ -184,6 +189,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                 upstream.waiter = None
                                 stack.append((upstream, lane.now))
                                 server.ended()
+                                cells[flying] = max(1, cells[flying]) - 1
+                                flying = 0
                                 cells[base + _BYTES_OUT] += sent
                                 cells[base + _BYTES_IN] += len(answer)
                                 if cells[base + _STREAK]:
@@ -226,10 +233,15 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     server = upstream = None
                 left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, route, asked,
                                      shown, user, request_id, began)  # fmt: skip
+            if flying:
+                cells[flying] = max(1, cells[flying]) - 1
+                flying = 0
             if left is None:
                 return
             data = left
     finally:
+        if flying:
+            cells[flying] = max(1, cells[flying]) - 1
         if upstream is not None:
             shared.upstreams.close(upstream)
         if server is not None:
@@ -262,45 +274,6 @@ async def _rest_of_head(shared: Shared, connection: Connection, data: bytes) -> 
         data += more
         end = find_end(data, before)
     return data, end
-
-
-def _admit_anybody(
-    shared: Shared, connection: Connection, route: Route, ip: str, extras: list[Field] | None
-) -> None:
-    """The limits that need no identity. Raises PeerError("limited")."""
-    client, lane = connection.client, shared.lane
-    for limit in route.before:
-        if limit.key is Key.ROUTE:
-            digest = limit.route_digest
-        elif limit.key is Key.HEADER:
-            digest = limit.digest(_header(limit, extras))
-        elif ip is not client.ip:
-            digest = limit.digest(address_key(ip))
-        else:
-            known = client.digests.get(limit.row)
-            digest = client.digests[limit.row] = limit.digest(address_key(ip)) if known is None else known
-        admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
-        if not admitted and not limit.shadow:
-            raise limit.refusal(wait)
-
-
-def _header(limit: Limit, extras: list[Field] | None) -> bytes:
-    """What the header of a limit says; requests without it share one key, so that leaving it out gains nothing."""
-    for kind, _, detail in extras or ():
-        if kind == WANTED and detail[0] == limit.header:
-            return bytes(detail[1])
-    return b""
-
-
-def _verify(shared: Shared, route: Route, bearer: Bearer | None) -> Verified:
-    """The slow way to a token's holder. Raises PeerError 401."""
-    verifier = route.verifier
-    assert verifier is not None
-    before = verifier.verified
-    try:
-        return verifier.verify(bearer, shared.lane.wall)
-    finally:
-        shared.cells[shared.tier + Tier.TOKENS_VERIFIED] += verifier.verified - before
 
 
 def _exchange(

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.chunks import encode, encode_end
-from supervisor.plane.layout import Kind, Server
+from supervisor.plane.layout import Kind, Route, Server
 from tests.gateway.house import PLAIN, House, answer, request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -32,6 +32,8 @@ def build() -> Iterator[Build]:
     for house in houses:
         house.gateway.close()
         house.lane.finish()
+        for name in house.plane.names(Kind.ROUTE):
+            assert house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0
         for name in house.plane.names(Kind.SERVER):
             assert house.rows(Kind.SERVER, name, Server.IN_FLIGHT) == 0
         for ends in house.servers.values():

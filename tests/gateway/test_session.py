@@ -32,6 +32,8 @@ def build() -> Iterator[Build]:
         house.gateway.close()
         house.lane.finish()
         assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACTIVE) == 0
+        for name in house.plane.names(Kind.ROUTE):
+            assert house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0
         for name in house.plane.names(Kind.SERVER):
             assert house.rows(Kind.SERVER, name, Server.IN_FLIGHT) == 0
         for ends in house.servers.values():
@@ -66,6 +68,7 @@ def test_a_request_reaches_the_server_rebuilt_and_its_answer_the_client(house: H
     assert [got.field(name) for name in ("host", "x-one", "cookie")] == ["a", "1", "a=b"]
     assert [got.field(f"x-forwarded-{name}") for name in ("for", "proto", "host")] == ["192.0.2.1", "http", "a"]
     assert got.field("forwarded") == "for=192.0.2.1;proto=http;host=a"
+    assert house.rows(Kind.ROUTE, "web", Route.IN_FLIGHT) == 1
     request_id = got.field("x-request-id")
     assert str(got.field("traceparent")).startswith(f"00-{request_id}-")
     house.answer(OK)
