@@ -244,10 +244,10 @@ class TlsConn:
             return b""
         except SSL.Error as error:
             self._up = False
-            failure = _failure(error)
-            if failure.errno == 0:
+            if _failure(error).errno == 0:
                 return b""  # closed without close_notify: common, and framing tells truncation
-            raise failure from None
+            # Not by a name: an error that its own frame refers to is a cycle, and holds all that OpenSSL has allocated.
+            raise _failure(error) from None
         if len(data) < RECORD and not conn.last and not self._ssl.pending():
             # A failing read costs 3 µs, asking epoll for a fresh edge half a microsecond. For reading alone: a writable
             # socket would answer at once, to no purpose.
