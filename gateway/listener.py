@@ -144,6 +144,8 @@ async def peeked(conn: Any, ip: str) -> tuple[str, bytes]:
                 left -= len(conn.sock.recv(min(left, _DISCARD)))
             conn.readable = True
             return (ip if header.source is None else header.source[0]), b""
+        if data is not None and conn.last:
+            raise ConnectionResetError("closed within the PROXY header")
         # Every segment that arrives makes an edge, whether or not the ones before it were read.
         conn.readable = False
         while not conn.readable:
