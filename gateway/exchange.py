@@ -55,10 +55,8 @@ class Exchange:
         self.session = shared.lane.current
         self.connection = connection
         self.stream: Any = connection.stream
-        self.route = route
-        self.decision = decision
-        self.body = body
-        self.flags = flags
+        self.route, self.decision = route, decision
+        self.body, self.flags = body, flags
         self.ip = ip  # the client's, that balancing may go by
         self.tail = tail  # the end of its answer's head
         self._picked: Server | None = None
@@ -82,11 +80,12 @@ class Exchange:
         self._keep_upstream = False
         self._tunnel = False
         self._patience = BODY_GRACE
+        self._stuck_since = 0.0  # the client has taken nothing since then
         self._client_by = self._server_by = math.inf
 
     @property
     def unsent(self) -> bytes:
-        """What the client is still to get of interim answers, before any other answer."""
+        """What the client is still to get of interim answers."""
         return bytes(self._to_client)
 
     def take_over(self, server: Server, upstream: Any, sent: int, answer: bytes) -> None:
@@ -178,8 +177,6 @@ class Exchange:
             return _Again()
         return error
 
-    # -- the loop
-
     async def _pump(self, began: float) -> None:
         lane = self.lane
         self.stream.waiter = self.upstream.waiter = self.session
@@ -208,29 +205,30 @@ class Exchange:
 
     async def _wait(self) -> None:
         """Until something happens on either side, or one of them is too slow."""
-        lane, session = self.lane, self.session
+        lane = self.lane
         waits_for_body = self._upload and not self._to_server
         if self.flags & CONTINUE and not self._interim and not self.body.received:
             waits_for_body = False  # the client waits for the server's word, so the server's time runs
         if self._to_client:
-            self._client_by = lane.now + CLIENT_SECONDS
+            self._stuck_since = self._stuck_since or lane.now
+            self._client_by = self._stuck_since + CLIENT_SECONDS
         elif waits_for_body:
             self._client_by = lane.now + self._patience
         else:
             self._client_by = math.inf
         # While the client is what keeps it from going on, the server has time.
-        server_by = math.inf if self._to_client or (waits_for_body and not self._heard) else self._server_by
+        server_by = math.inf if self._to_client or (waits_for_body and not self.status) else self._server_by
         by = min(self._client_by, server_by)
-        session.expire_in(max(0.0, by - lane.now))
         began = lane.now
+        self.session.expire_in(max(0.0, by - began))
         try:
             await park()
         except Overdue:
             if lane.now < by - 0.001:
                 raise
+            if self._client_by > server_by and self.status:
+                raise PeerError("answer_cut", "the server stopped in the middle of its answer") from None
             if self._client_by > server_by:
-                if self.status:
-                    raise PeerError("answer_cut", "the server stopped in the middle of its answer") from None
                 raise PeerError("answer_timeout", f"no answer within {self.route.timeout:g} s") from None
             if self._to_client:
                 self.reason = "client_timeout"
@@ -271,8 +269,8 @@ class Exchange:
             return True
         if not sent:
             return False
-        if self.server is not None:
-            self.shared.cells[self.server.base + _BYTES_OUT] += sent
+        assert self.server is not None
+        self.shared.cells[self.server.base + _BYTES_OUT] += sent
         if self._payload is None:  # a body in pieces: the server's time begins with the last of them
             self._server_by = self.lane.now + self.route.timeout
         self._to_server = b"" if sent == len(self._to_server) else memoryview(self._to_server)[sent:]
@@ -303,7 +301,7 @@ class Exchange:
     def _take_answer(self, data: bytes) -> None:
         if self._carried is not None:
             self._to_client = self._carried.take(data)
-            if self._carried.done and self._carried.rest:
+            if self._carried.rest:
                 self._keep_upstream = False  # it speaks without being asked: nothing on it can be believed
             return
         data = self._answer + data
@@ -364,8 +362,8 @@ class Exchange:
             lines.append(b"Connection: keep-alive")
         self.status = status
         self._server_by = self.lane.now + self.route.timeout
-        if self.server is not None:
-            self.server.succeeded()
+        assert self.server is not None
+        self.server.succeeded()
         body = b""
         if data:
             if carried.done:
@@ -395,6 +393,7 @@ class Exchange:
         if not sent:
             return False
         self.bytes_out += sent
+        self._stuck_since = 0.0
         self._to_client = b"" if sent == len(self._to_client) else memoryview(self._to_client)[sent:]
         self._server_by = self.lane.now + self.route.timeout
         return True

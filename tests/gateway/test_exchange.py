@@ -306,6 +306,27 @@ def test_a_server_that_stops_reading_may_have_said_why(house: House) -> None:
     assert answer(client.take()).status == 413
 
 
+def test_what_a_server_said_before_it_stopped_reading_is_delivered(house: House) -> None:
+    client = house.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n01234")
+    house.received()
+    # The client's next bytes and the server's end come in the same round, the client's first.
+    client.end.send_nowait(b"56789")
+    house.server().send_nowait(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    house.server().close()
+    reply = answer(client.take())
+    assert (reply.status, reply.field("connection")) == (413, "close")
+
+
+def test_a_server_that_stops_reading_without_a_word_is_a_502(house: House) -> None:
+    client = house.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n01234")
+    house.received()
+    client.end.send_nowait(b"56789")
+    house.server().close()
+    assert answer(client.take()).code == "answer_cut"
+
+
 def test_continue_is_asked_of_the_server_and_passed_on(house: House) -> None:
     client = house.connect()
     client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
@@ -564,6 +585,36 @@ def test_a_body_at_its_rate_may_take_long(house: House) -> None:
     house.received()
     house.answer(OK)
     assert answer(client.take()).status == 200
+
+
+def test_a_short_timeout_of_the_route_is_the_servers_not_the_clients(build: Build) -> None:
+    house = build(PLAIN.replace('pool = "web"', 'pool = "web"\ntimeout = "1s"'))
+    client = house.connect()
+    client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    house.received()
+    house.answer(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert client.take().startswith(b"HTTP/1.1 100")
+    house.lane.advance(5)
+    client.send(b"hello")
+    house.received()
+    house.answer(OK)
+    assert answer(client.take()).status == 200
+
+
+def test_a_client_that_only_sends_is_given_up_too(house: House) -> None:
+    client = house.connect(capacity=1000)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    house.received()
+    house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"y" * 50000)
+    for _ in range(7):
+        house.lane.advance(9)
+        try:
+            client.send(b"x" * 20_000)
+        except (OSError, AssertionError):
+            break
+        house.received()
+    house.lane.advance(3)
+    assert house.log.lines[0]["reason"] in ("client_gone", "client_timeout")
 
 
 def test_a_client_that_takes_nothing_is_given_up(house: House) -> None:

@@ -411,6 +411,34 @@ def test_counters_add_up(house: House) -> None:
     assert house.rows(Kind.SERVER, server, Server.BYTES_IN) == 5 * len(b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n")
 
 
+def test_an_answer_that_the_client_takes_in_parts(house: House) -> None:
+    warm(house)
+    client = house.connect(capacity=1000)
+    client.get()
+    house.received()
+    house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"y" * 5000)
+    data = b""
+    for _ in range(8):
+        data += client.take()
+    assert answer(data).body == b"y" * 5000
+    assert house.log.lines[-1]["reason"] == ""
+
+
+@pytest.mark.parametrize("how", ["leaves", "waits"])
+def test_a_client_that_does_not_take_its_answer_is_logged(house: House, how: str) -> None:
+    warm(house)
+    client = house.connect(capacity=1000)
+    client.get()
+    house.received()
+    if how == "leaves":
+        client.end.abort()
+    house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"y" * 5000)
+    house.lane.advance(62)
+    assert house.log.lines[-1]["reason"] == "client_gone"
+    assert house.gateway.holding() == []
+    assert len(house.gateway._shared.upstreams._owner) <= 1
+
+
 # -- slow clients
 
 
