@@ -16,8 +16,8 @@ from tests.system.support.site import Site, open_site
 
 MIB = 1024 * 1024
 WARM_UP = 0.2  # of the connections: caches fill, pools of the allocator find their size
-# Caches and the arenas of the allocator find their size over tens of thousands of connections. In the long form a leak of
-# 40 bytes a connection is more than this.
+# Caches and the arenas of the allocator find their size over tens of thousands of connections. In the long form a leak
+# of 40 bytes a connection is more than this.
 GROWTH = 3 * MIB
 
 
