@@ -18,15 +18,17 @@ from typing import Any
 import attrs
 import setproctitle
 
-from supervisor.arbiter import access
+from supervisor.arbiter import access, capacity, orphans, pidfile
 from supervisor.arbiter.assignment import Assignment
-from supervisor.arbiter.children import Child, Death
+from supervisor.arbiter.children import Child, Death, is_forked
 from supervisor.arbiter.commands import Commands
 from supervisor.arbiter.control import CannotControl, Control
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.ending import Ending, Stage
 from supervisor.arbiter.listeners import CannotListen
 from supervisor.arbiter.loop import Loop
+from supervisor.arbiter.notify import Notifier
+from supervisor.arbiter.pidfile import CannotWrite
 from supervisor.arbiter.reloading import Committed, Reloading
 from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
 from supervisor.arbiter.site import Site, open_site
@@ -69,7 +71,7 @@ def run(path: Path, parts: Parts) -> int:
     log.configure(config.log)
     try:
         site = open_site(config, parts.tiers)
-    except (CannotControl, CannotListen, PlaneError, OSError) as error:
+    except (CannotControl, CannotListen, CannotWrite, PlaneError, OSError) as error:
         print(f"portway: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return FAILED
     return Daemon(path, config, parts, site).run()
@@ -83,6 +85,7 @@ class Daemon:
         self.log = log.logger(process="supervisor", pid=os.getpid())
         self.plane, self.rows, self.listeners = site.plane, site.rows, site.listeners
         self.admin, self.identity = site.admin, site.identity
+        self.notifier = Notifier.from_environment(os.environ, os.getpid())
         self.booted = False
         self.inherited: dict[str, Any] = {}
         self.loop = loop = Loop()
@@ -105,6 +108,7 @@ class Daemon:
             config=config,
             shown_path=path,
             make_log=lambda new: access.give(new, self.identity),
+            notifier=self.notifier,
             committed=self.on_commit,
         )
         self.ending = Ending(
@@ -116,6 +120,7 @@ class Daemon:
             config=lambda: self.config,
             tiers={tier.name for tier in parts.tiers},
             begun=self.reloading.stop,
+            notifier=self.notifier,
         )
         commands = Commands(self.plane, self.reloading, self.log).table()
         self.control = Control(loop, site.control_path, site.control, commands, self.log)
@@ -142,6 +147,8 @@ class Daemon:
         self.loop.every(SWEEP, self.sweep)
         self.loop.every(worker.HEARTBEAT, self.beat)
         self.loop.every(LOOK, self.reloading.look)
+        if self.notifier.watchdog is not None:
+            self.loop.every(self.notifier.watchdog, self.notifier.beat)
         self.loop.on_signals(
             {
                 signal.SIGHUP: self.reload,
@@ -151,13 +158,18 @@ class Daemon:
                 signal.SIGQUIT: self.ending.at_once,
                 signal.SIGTTIN: lambda: self.scale(+1),
                 signal.SIGTTOU: lambda: self.scale(-1),
+                signal.SIGCHLD: self.reap_orphans,
             }
         )
+        self.notifier.send("STATUS=starting")
         self.crew.settle(self.wanted())
+        self.look_whether_ready()
         try:
             return self.loop.run()
         finally:
             self.control.close()
+            if self.config.supervisor.pid_file is not None:
+                pidfile.remove(self.config.directory / self.config.supervisor.pid_file)
 
     def warn(self) -> None:
         """What works, but perhaps not as meant."""
@@ -166,6 +178,8 @@ class Daemon:
             self.log.warning("not root: user and group have no effect")
         if not named and os.geteuid() == 0:
             self.log.warning("workers run as root; supervisor.user names another user for them")
+        for shortage in capacity.shortages(self.config, self.parts.tiers, self.listeners.slots, capacity.open_files()):
+            self.log.warning("file limit", reason=str(shortage))
 
     # -- who there should be
 
@@ -178,7 +192,8 @@ class Daemon:
         tiers = {tier.name: tier for tier in self.parts.tiers}
         services = {service_name(t, s): run for t, tier in tiers.items() for s, run in tier.services.items()}
         programs: dict[str, Tier | Service] = {PROBER: self.parts.prober, ADMIN: self.parts.admin, **services, **tiers}
-        foreign: list[worker.Closable] = [self.loop, *self.control.foreign(), *self.listeners.foreign(name)]
+        foreign: list[worker.Closable] = [self.loop, self.notifier, *self.control.foreign()]
+        foreign += self.listeners.foreign(name)
         foreign += [Descriptor(child.pidfd) for child in self.crew.children.values()]
         if self.admin is not None and name != ADMIN:
             foreign.append(self.admin)
@@ -240,9 +255,14 @@ class Daemon:
     def on_ready(self, child: Child) -> None:
         self.log.info("process ready", child=child.title, child_pid=child.pid)
         self.assignment.update(child.role.name)
+        self.look_whether_ready()
+
+    def look_whether_ready(self) -> None:
+        """Once every process works; at once where no process is wanted."""
         if not self.booted and self.crew.complete():
             self.booted = True
             self.log.info("ready", processes=len(self.crew.children))
+            self.notifier.ready(f"running generation {self.plane.generation}")
 
     def on_death(self, child: Child, death: Death) -> None:
         self.assignment.died(child)
@@ -253,6 +273,7 @@ class Daemon:
             self.ending.at_once(FAILED)
         self.ending.child_ended()
         self.dismiss()
+        self.reap_orphans()
 
     def on_commit(self, commit: Committed) -> None:
         """The generation has been flipped; the rest of the supervisor follows."""
@@ -286,6 +307,11 @@ class Daemon:
             access.give(self.config, self.identity)
         except access.CannotLog as error:
             self.log.error("access log not made ready", reason=str(error))
+
+    def reap_orphans(self) -> None:
+        """SIGCHLD, and after each death: whoever has become our child without being forked by us."""
+        if count := orphans.reap(lambda pid: pid in self.crew.children or is_forked(pid)):
+            self.log.debug("orphans reaped", count=count)
 
     def beat(self) -> None:
         self.plane.beat(layout.SUPERVISOR, time.monotonic_ns())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-from supervisor.arbiter import access, control
+from supervisor.arbiter import access, control, pidfile
 from supervisor.arbiter.listeners import Listeners, open_plain
 from supervisor.arbiter.reloading import FIRST_GENERATION, keys_of
 from supervisor.arbiter.rows import Rows, rows_of
@@ -37,7 +37,7 @@ class Site:
 
 
 def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
-    """Raises CannotControl, CannotListen, CannotLog, PlaneError, OSError; then nothing is left open."""
+    """Raises CannotControl, CannotListen, CannotLog, CannotWrite, PlaneError, OSError; then nothing is left open."""
     raise_file_limit()
     identity = identity_of(config)
     path = config.directory / config.supervisor.control
@@ -59,6 +59,8 @@ def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
         bind = config.supervisor.admin
         admin = None if bind is None else undo.enter_context(open_plain("supervisor.admin", bind))
         access.give(config, identity)
+        if config.supervisor.pid_file is not None:
+            pidfile.write(config.directory / config.supervisor.pid_file)
         undo.pop_all()
     return Site(path, commands, plane, rows, listeners, admin, identity)
 

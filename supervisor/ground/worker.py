@@ -25,6 +25,7 @@ import trio
 
 from supervisor.ground import log, privileges
 from supervisor.ground.config import Config
+from supervisor.ground.cpus import pin
 from supervisor.ground.lane import Lane, Session
 from supervisor.ground.log import AccessLog
 from supervisor.ground.orders import (
@@ -118,6 +119,7 @@ class Process:
         self.log = log.logger(process=birth.title, pid=os.getpid())
         self.over = trio.Event()
         self.draining = False
+        self.pinned = False
         self.access = AccessLog("off")
         self.failure: Exception | None = None
         self._crashes: list[float] = []
@@ -131,6 +133,7 @@ class Process:
         signal.set_wakeup_fd(-1)  # the supervisor's: a signal here must not wake it there
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the supervisor's, too
         for number in _ENDING:
             signal.signal(number, lambda *_: os._exit(DONE))  # nothing has begun that would have to end in order
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -147,6 +150,7 @@ class Process:
         privileges.follow(birth.supervisor)
         # What the fork brought along lives as long as the process: looking at it again and again costs a tenth of the
         # CPU, and writing its reference counts would copy the pages that all processes share.
+        self.choose_cpu(birth.config)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
@@ -160,6 +164,22 @@ class Process:
             self.log.error("access log not opened", target=str(target), reason=error.strerror)
             self.access = AccessLog("off", self.log)
             self.access.target = target
+
+    def choose_cpu(self, config: Config) -> None:
+        """As `pin_workers` says, if it has changed: a worker keeps to one CPU; what exists once runs where there is
+        room."""
+        number, wanted = self.birth.number, config.supervisor.pin_workers
+        if not number or wanted is self.pinned:
+            return
+        self.pinned = wanted
+        try:
+            allowed = os.sched_getaffinity(self.birth.supervisor)
+            if wanted:
+                pin(number, allowed)
+            else:
+                os.sched_setaffinity(0, allowed)
+        except OSError as error:
+            self.log.warning("CPU not chosen", reason=error.strerror)
 
     # -- the one trio.run
 
@@ -237,6 +257,7 @@ class Process:
             cells[mine + layout.Tier.LOG_DROPPED] = self.access.lost
             cells[mine + layout.Tier.ERRORS] = self._crashed
             self.swap.catch_up()
+            self.choose_cpu(self.worker.config)
             if not self.draining:
                 self.polling.look()
             await trio.sleep(HEARTBEAT)
