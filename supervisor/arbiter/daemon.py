@@ -18,7 +18,8 @@ from typing import Any
 import attrs
 import setproctitle
 
-from supervisor.arbiter import access, capacity, orphans, pidfile
+from supervisor.arbiter import access, orphans, pidfile
+from supervisor.arbiter.advice import advice
 from supervisor.arbiter.assignment import Assignment
 from supervisor.arbiter.children import Child, Death, is_forked
 from supervisor.arbiter.commands import Commands
@@ -135,7 +136,8 @@ class Daemon:
         """Until the end; its code."""
         setproctitle.setproctitle(f"portway: supervisor {self.reloading.shown_path}")
         self.log.info("starting", config=str(self.config.path), control=str(self.control.path))
-        self.warn()
+        for event, fields in advice(self.config, self.parts.tiers, self.listeners, self.identity):
+            self.log.warning(event, **fields)
         with open(os.devnull, "rb") as nothing:  # no process of a daemon reads the terminal
             os.dup2(nothing.fileno(), 0)
         for tier in self.parts.tiers:
@@ -171,16 +173,6 @@ class Daemon:
             if self.config.supervisor.pid_file is not None:
                 pidfile.remove(self.config.directory / self.config.supervisor.pid_file)
 
-    def warn(self) -> None:
-        """What works, but perhaps not as meant."""
-        named = self.config.supervisor.user or self.config.supervisor.group
-        if named and self.identity is None:
-            self.log.warning("not root: user and group have no effect")
-        if not named and os.geteuid() == 0:
-            self.log.warning("workers run as root; supervisor.user names another user for them")
-        for shortage in capacity.shortages(self.config, self.parts.tiers, self.listeners.slots, capacity.open_files()):
-            self.log.warning("file limit", reason=str(shortage))
-
     # -- who there should be
 
     def wanted(self) -> list[Role]:
@@ -193,7 +185,7 @@ class Daemon:
         services = {service_name(t, s): run for t, tier in tiers.items() for s, run in tier.services.items()}
         programs: dict[str, Tier | Service] = {PROBER: self.parts.prober, ADMIN: self.parts.admin, **services, **tiers}
         foreign: list[worker.Closable] = [self.loop, self.notifier, *self.control.foreign()]
-        foreign += self.listeners.foreign(name)
+        foreign += [self.listeners.activated, *self.listeners.foreign(name)]
         foreign += [Descriptor(child.pidfd) for child in self.crew.children.values()]
         if self.admin is not None and name != ADMIN:
             foreign.append(self.admin)

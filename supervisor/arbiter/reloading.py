@@ -184,7 +184,7 @@ class Reloading:
             try:
                 admin, bind = None, new.supervisor.admin
                 if bind is not None and bind != old.supervisor.admin:
-                    admin = undo.enter_context(open_plain("supervisor.admin", bind))
+                    admin = undo.enter_context(open_plain("supervisor.admin", bind, activated=self.listeners.activated))
                 wanted = keys_of(new, self.tiers)
                 opened = self.listeners.open(wanted)
                 undo.callback(close, opened)

@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 
 from supervisor.arbiter import access, control, pidfile
+from supervisor.arbiter.activation import Activated
 from supervisor.arbiter.listeners import Listeners, open_plain
 from supervisor.arbiter.reloading import FIRST_GENERATION, keys_of
 from supervisor.arbiter.rows import Rows, rows_of
@@ -53,11 +54,13 @@ def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
         plane.processes.enter_supervisor(os.getpid())
         plane.generation = FIRST_GENERATION
         plane.acknowledge(layout.SUPERVISOR, FIRST_GENERATION)
-        listeners = Listeners()
+        listeners = Listeners(activated=Activated.take(os.environ, os.getpid()))
+        undo.callback(listeners.activated.close)
         undo.callback(listeners.close_all)
         listeners.keep(listeners.open(keys_of(config, tiers)))
-        bind = config.supervisor.admin
-        admin = None if bind is None else undo.enter_context(open_plain("supervisor.admin", bind))
+        admin, bind = None, config.supervisor.admin
+        if bind is not None:
+            admin = undo.enter_context(open_plain("supervisor.admin", bind, activated=listeners.activated))
         access.give(config, identity)
         if config.supervisor.pid_file is not None:
             pidfile.write(config.directory / config.supervisor.pid_file)

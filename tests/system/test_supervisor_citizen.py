@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system.supervised.daemon import Supervised, Visitor
-from tests.system.supervised.manager import Manager
+from tests.system.supervised.manager import Manager, activating
 from tests.system.support.poll import until
 
 
@@ -193,3 +195,86 @@ def test_a_limit_of_files_below_what_is_allowed_is_told_at_the_start(
     (line,) = daemon.lines("file limit")
     assert "4000 connections" in line["reason"]
     assert "2000 are allowed; raise LimitNOFILE=" in line["reason"]
+
+
+# -- sockets that the manager has opened
+
+
+def test_a_manager_s_socket_is_polled_beside_our_own_and_survives_reloads(
+    start: Callable[..., Supervised], port: int, free_tcp_port: Callable[[], int]
+) -> None:
+    unused = free_tcp_port()
+    daemon = start(config(port), *activating(f"127.0.0.1:{port}", f"127.0.0.1:{unused}")).ready()
+    (line,) = daemon.lines("socket without a listener")
+    assert line["address"] == f"127.0.0.1:{unused}"
+    seen: set[int] = set()
+
+    def both() -> bool:
+        with Visitor(port) as visitor:
+            seen.add(visitor.pid)
+        return seen == set(daemon.pids("fake"))
+
+    until(both, "both workers to answer")
+    before = daemon.files()
+    for generation in (2, 3):
+        text = config(port, more=f'[fake]\ngreeting = "{generation}"\n')
+        daemon.config.write_text(text.replace("listeners.a", "listeners.b") if generation == 3 else text)
+        assert daemon.ask("reload")["ok"]
+        with Visitor(port) as visitor:
+            assert visitor.greeting == str(generation)
+    daemon.config.write_text(config(unused))  # the other one, instead
+    assert daemon.ask("reload")["ok"]
+    with Visitor(unused) as visitor:
+        assert visitor.greeting == "hello"
+    daemon.config.write_text(config(port))
+    assert daemon.ask("reload")["ok"]
+    with Visitor(port) as visitor:
+        assert visitor.greeting == "hello"
+    assert daemon.files() == before
+
+
+def test_a_manager_s_socket_without_reuseport_is_joined_all_the_same(
+    start: Callable[..., Supervised], port: int
+) -> None:
+    daemon = start(config(port), *activating(f"127.0.0.1:{port}", plain=True)).ready()
+    with Visitor(port) as visitor:
+        assert visitor.echo(b"x\n") == b"x\n"
+    assert not daemon.lines("one socket for all workers")
+
+
+def test_clients_wait_in_the_manager_s_queue_while_no_daemon_runs(start: Callable[..., Supervised], port: int) -> None:
+    launcher = shutil.which("systemd-socket-activate")
+    if launcher is None:
+        pytest.skip("no systemd-socket-activate on this machine")
+    daemon = start(config(port, 1), launcher, "-l", f"127.0.0.1:{port}")
+    with contextlib.ExitStack() as stack:
+        # The first connection is what makes systemd's tool start the daemon, which then serves that very client.
+        visitors: list[Visitor] = []
+
+        def connected() -> bool:
+            with contextlib.suppress(ConnectionRefusedError):
+                visitors.append(stack.enter_context(Visitor(port)))
+            return bool(visitors)
+
+        until(connected, "an answer", 30.0)
+        assert visitors[0].greeting == "hello"
+        daemon.ready()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_where_the_socket_is_another_user_s_all_workers_share_it(port: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
+        become = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+        daemon = Supervised.start(Path(folder), config(port), *activating(f"127.0.0.1:{port}"), *become)
+        try:
+            daemon.ready()
+            (line,) = daemon.lines("one socket for all workers")
+            assert line["listener"] == "fake/a"
+            for _ in range(10):
+                with Visitor(port) as visitor:
+                    assert visitor.pid in daemon.pids("fake")
+            daemon.send(signal.SIGTERM)
+            assert daemon.wait() == 0
+        finally:
+            daemon.stop()
