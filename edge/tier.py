@@ -77,6 +77,9 @@ class EdgeRuntime:
 
         return UdpListener(name, lane, plane.cells, cells, table, pool, segment)
 
+    def renew(self, config: Config) -> None:
+        """The edge ends no TLS."""
+
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
         """The edge has no messages of its own."""
 

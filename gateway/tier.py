@@ -90,6 +90,13 @@ class GatewayRuntime:
             self._removed[-1].draining = True
         self._shared.upstreams.keep_only(server for pool in self._worker.pools.values() for server in pool.servers)
 
+    def renew(self, config: Config) -> None:
+        for name, table in _table(config).listeners.items():
+            listener = self._listeners.get(name)
+            if listener is not None and listener.here.table.tls != table.tls:
+                here = attrs.evolve(listener.here, table=table, certificates=plan.certificates(table))
+                listener.take(listener.plan, here)
+
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
         """The gateway has no messages of its own."""
 

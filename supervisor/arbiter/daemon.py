@@ -21,6 +21,7 @@ import setproctitle
 from supervisor.arbiter import access, orphans, pidfile
 from supervisor.arbiter.advice import advice
 from supervisor.arbiter.assignment import Assignment
+from supervisor.arbiter.certificates import Certificates
 from supervisor.arbiter.children import Child, Death, is_forked
 from supervisor.arbiter.commands import Commands
 from supervisor.arbiter.control import CannotControl, Control
@@ -112,6 +113,7 @@ class Daemon:
             notifier=self.notifier,
             committed=self.on_commit,
         )
+        self.certificates = Certificates(loop, self.plane, self.crew, self.reloading, self.log)
         self.ending = Ending(
             loop=loop,
             plane=self.plane,
@@ -138,6 +140,7 @@ class Daemon:
         self.log.info("starting", config=str(self.config.path), control=str(self.control.path))
         for event, fields in advice(self.config, self.parts.tiers, self.listeners, self.identity):
             self.log.warning(event, **fields)
+        self.certificates.remind()
         with open(os.devnull, "rb") as nothing:  # no process of a daemon reads the terminal
             os.dup2(nothing.fileno(), 0)
         for tier in self.parts.tiers:

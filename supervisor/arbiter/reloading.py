@@ -107,6 +107,16 @@ class Reloading:
             self.notifier.reloading()
             self._begin()
 
+    @property
+    def active(self) -> bool:
+        """Whether one is under way."""
+        return self._state.active
+
+    def renewed(self, config: Config) -> None:
+        """The same configuration with other certificates, for those who are born from now on. Not while one is under
+        way."""
+        self.config = config
+
     def stop(self) -> None:
         """The daemon ends: what is under way comes to nothing."""
         if self._step is not None:

@@ -57,6 +57,13 @@ class Abort:
     generation: int
 
 
+@message("renew")
+@attrs.frozen
+class Renew:
+    """Work with other contents of some files, in the attached cargo: certificates and keys by path. Valid, and not a
+    new generation: nothing else changes."""
+
+
 @message("reopen")
 @attrs.frozen
 class Reopen:
@@ -105,5 +112,5 @@ class Refused:
     reasons: tuple[str, ...]
 
 
-FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Reopen)
+FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Renew, Reopen)
 MAX_REASON = 2000  # characters of a reason; a message is bounded, and a person reads it

@@ -37,6 +37,7 @@ from supervisor.ground.orders import (
     Ready,
     Refused,
     Released,
+    Renew,
     Reopen,
     Slots,
     Sockets,
@@ -338,6 +339,8 @@ class Process:
                 self.swap.catch_up()
             case Abort(generation):
                 self.swap.abort(generation)
+            case Renew():
+                self.swap.renew(letter.fds)
             case Reopen():
                 self.access.reopen()
         if answer is not None:

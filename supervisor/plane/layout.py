@@ -197,6 +197,8 @@ class Tier:
     RESPAWNS = 11
     RELOADS = 12
     RELOADS_REFUSED = 13
+    CERTIFICATES_RENEWED = 14
+    CERTIFICATES_REFUSED = 15
 
 
 @attrs.frozen
