@@ -167,6 +167,7 @@ class Slot:
         self.sessions[address] = session
         server.started()
         listener.cells[listener.row + _SESSIONS] += 1
+        listener.cells[listener.row + layout.Listener.ACCEPTED] += 1
         self.flows.put(address[0], address[1], server.row, sock.getsockname()[1], listener.lane.now_ns)
         return session
 

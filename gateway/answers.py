@@ -8,7 +8,7 @@ is a 502. What is left of a head leaves rebuilt; status lines and header lines a
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from gateway.errors import PeerError
 from gateway.fields import (
@@ -24,12 +24,16 @@ from gateway.fields import (
     list_of,
     split_line,
 )
-from gateway.memo import LineMemo
+from gateway.memo import PLAIN, Line, LineMemo
 
 MAX_ANSWER_HEAD: Final = 64 * 1024  # bytes; cookies and policies make answers' heads the larger ones
 MAX_ANSWER_FIELDS: Final = 200
+MAX_STATUS_LINES: Final = 256  # remembered
+MAX_HEADS: Final = 512  # whole heads remembered
+MAX_KNOWN: Final = 1024  # bytes of such a head
+DOUBT: Final = 32  # heads that were all new before remembering them is given up but for one in so many
 
-ORDINARY: Final = 0  # detail: None
+ORDINARY: Final = PLAIN  # detail: None
 LENGTH: Final = 1  # detail: the number
 CODING: Final = 2
 CONNECTION: Final = 3  # detail: (flags, names)
@@ -50,12 +54,12 @@ _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\x
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)").search
 _VALUE_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
-# (kind, forward, detail), as in fields.py
-AnswerField: TypeAlias = tuple[int, bytes, Any]
 # status, the line for the client, OLD or 0
 StatusLine: TypeAlias = tuple[int, bytes, int]
 # status, lines for the client (the status line first), flags, body length (-1: none given), has it a Date
 Answer: TypeAlias = tuple[int, list[bytes], int, int, bool]
+# the same with the lines joined, the last one without its CRLF
+Known: TypeAlias = tuple[int, bytes, int, int, bool]
 
 
 def parse_status_line(line: bytes) -> StatusLine:
@@ -75,7 +79,7 @@ class AnswerParser:
     def __init__(self) -> None:
         self.kinds: dict[bytes, int] = {}
 
-    def __call__(self, line: bytes) -> AnswerField:
+    def __call__(self, line: bytes) -> Line:
         """The field on this line, without its CRLF; PeerError if it is none."""
         name, colon, value = line.partition(b":")
         kind = self.kinds.get(name)
@@ -126,19 +130,22 @@ def _connection(value: bytes) -> tuple[int, frozenset[bytes]]:
 class AnswerReader:
     """Reads answers' heads for every connection of a worker, and remembers their lines."""
 
-    __slots__ = ("_lookup", "fields", "status_lines")
+    __slots__ = ("_doubt", "_known", "_lookup", "_status_lines", "fields")
 
     def __init__(self) -> None:
-        self.fields: LineMemo[AnswerField] = LineMemo(AnswerParser())
-        self.status_lines: LineMemo[StatusLine] = LineMemo(parse_status_line)
+        self.fields = LineMemo(AnswerParser())
+        self._status_lines: dict[bytes, StatusLine] = {}
         self._lookup = self.fields.__getitem__
+        self._known: dict[bytes, Known] = {}
+        self._doubt = 0
 
     def judge(self, data: bytes, end: int) -> Answer:
         """The head `data[:end]`, where `end` is the start of its last CRLF; PeerError("bad_answer") if it is none."""
         if end > MAX_ANSWER_HEAD:
             raise PeerError("bad_answer", f"the answer's head exceeds {MAX_ANSWER_HEAD} bytes")
         lines = data[:end].split(b"\r\n")
-        status, line, flags = self.status_lines[lines.pop(0)]
+        line = lines.pop(0)
+        status, line, flags = self._status_lines.get(line) or self._status_line(line)
         if len(lines) > MAX_ANSWER_FIELDS:
             raise PeerError("bad_answer", f"the answer has more than {MAX_ANSWER_FIELDS} header fields")
         out = [line]
@@ -173,6 +180,30 @@ class AnswerReader:
         if named:
             out[1:] = [line for line in out[1:] if line.partition(b":")[0].lower() not in named]
         return status, out, flags, length, dated
+
+
+    def _status_line(self, line: bytes) -> StatusLine:
+        found = parse_status_line(line)
+        if len(self._status_lines) >= MAX_STATUS_LINES:
+            self._status_lines.clear()
+        self._status_lines[line] = found
+        return found
+
+    def recall(self, head: bytes) -> Known:
+        """The same for a whole head, joined; remembered, for within a second answers often differ in nothing above
+        their bodies. Where they always differ (`_doubt`), only a few are tried."""
+        known = self._known.get(head)
+        if known is not None:
+            self._doubt = 0
+            return known
+        status, out, flags, length, dated = self.judge(head, len(head))
+        known = (status, b"\r\n".join(out), flags, length, dated)
+        self._doubt += 1
+        if len(head) <= MAX_KNOWN and (self._doubt < DOUBT or not self._doubt % DOUBT):
+            if len(self._known) >= MAX_HEADS:
+                self._known.clear()
+            self._known[head] = known
+        return known
 
 
 def find_answer_end(data: bytes | bytearray) -> int:

@@ -33,6 +33,7 @@ from supervisor.ground.config import (
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA", "HS256", "HS384", "HS512"
 ]
+NO_ROUTE = "-"  # the row of the plane that counts what reached no route
 MAX_BURST = 1_000_000  # the plane stores burst × interval in nanoseconds, in 64 bits
 MIN_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes, RFC 7518 §3.2: at least as long as the hash
 
@@ -245,6 +246,8 @@ class GatewayTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.listeners and not self.routes:
             yield Problem(("listeners",), "listeners without any route: every request would be a 404")
+        if NO_ROUTE in self.routes:
+            yield Problem(("routes", NO_ROUTE), f'"{NO_ROUTE}" is not a name for a route: it counts what reaches none')
         seen: dict[Any, str] = {}
         for name, route in self.routes.items():
             try:

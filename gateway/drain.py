@@ -23,19 +23,16 @@ class Drain:
         self._live = live
         self._began = lane.now
         self._timeout = timeout
+        self._owed = 0.0  # connections to end, the parts of one that earlier looks left over
         lane.every(STEP_SECONDS, self.step)
 
     def step(self) -> None:
+        """Look once: end as many of the silent as it takes to have ended the last of them with the last look."""
         passed = self._lane.now - self._began
+        if passed < self._timeout / 2:
+            return
         silent = [session for session, connection in self._live().items() if connection.silent(self._began)]
-        for session in silent[: due(len(silent), passed, self._timeout)]:
+        self._owed += len(silent) / max(1.0, (self._timeout - passed) / STEP_SECONDS)
+        now, self._owed = int(self._owed), self._owed % 1.0
+        for session in silent[:now]:
             session.cancel()
-
-
-def due(silent: int, passed: float, timeout: float, step: float = STEP_SECONDS) -> int:
-    """How many of `silent` connections to end now, `passed` seconds into a drain of `timeout`, looking every `step`:
-    none in the first half, and so that the last look ends the last of them."""
-    if passed < timeout / 2:
-        return 0
-    looks_left = max(1, int((timeout - passed) / step))
-    return -(-silent // looks_left)

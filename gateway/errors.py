@@ -57,15 +57,18 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType({
 class PeerError(Exception):
     """A peer broke the protocol or asked for what it can't have; `code` is one of REASONS, `detail` is safe to show.
 
-    `fields` are whole header lines for the answer; `close` says whether the connection can't be used after it.
+    `fields` are whole header lines for the answer; `close` says whether the client's connection can't be used after
+    it. By default it can when the server is to blame, and can't when the client's bytes are.
     """
 
     __slots__ = ("close", "code", "detail", "fields", "status")
 
-    def __init__(self, code: str, detail: str = "", *, close: bool = True, fields: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, code: str, detail: str = "", *, close: bool | None = None, fields: Sequence[bytes] = ()
+    ) -> None:
         super().__init__(code, detail)
         self.code = code
         self.status = REASONS[code][0]
         self.detail = detail
-        self.close = close
+        self.close = self.status not in (502, 503, 504) if close is None else close
         self.fields = fields

@@ -56,7 +56,7 @@ class Exchange:
         self.body = body
         self.flags = flags
         self.ip = ip  # the client's, that balancing may go by
-        self.tail = tail  # lines for every answer
+        self.tail = tail  # the end of its answer's head
         self._picked: Server | None = None
         self.server: Server | None = None
         self.upstream: Any = None
@@ -94,7 +94,8 @@ class Exchange:
         assert self._payload is not None
         self.server, self.upstream, self.kept = server, upstream, True
         self.server_name = server.name
-        upstream.readable = True  # an error or an end of the stream may have been met already: look again
+        if not answer:
+            upstream.readable = True  # an error or an end of the stream may have been met already: look again
         self._to_server = memoryview(self._payload)[sent:]
         self._answer = answer
         self._heard = bool(answer)
@@ -329,7 +330,7 @@ class Exchange:
         # What the client has not sent of its body can't be told from its next request, once we stop reading it.
         closing = (
             not self.body.done
-            or self.shared.draining
+            or self.connection.listener.draining
             or bool(self.flags & CLOSE)
             or (old and (unbounded or not self.flags & KEEP_ALIVE))
         )
@@ -358,7 +359,7 @@ class Exchange:
                     self._keep_upstream = False
         self._carried = carried
         head = b"\r\n".join(lines)
-        self._to_client = b"".join((self._to_client, head, b"\r\n", self.tail, _END, body))
+        self._to_client = b"".join((self._to_client, head, self.tail, body))
 
     def _switch(self, lines: list[bytes], data: bytes) -> None:
         """101: from here on the bytes are nobody's but theirs."""
@@ -368,7 +369,7 @@ class Exchange:
         self._tunnel = True
         self._answer = data
         lines += (b"Connection: Upgrade", b"Upgrade: websocket")
-        self._to_client = b"".join((self._to_client, b"\r\n".join(lines), b"\r\n", self.tail, _END))
+        self._to_client = b"".join((self._to_client, b"\r\n".join(lines), self.tail))
         if self.server is not None:
             self.server.succeeded()
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from gateway.errors import PeerError
+from gateway.memo import PLAIN, Line
 
-# (kind, forward, detail). A plain tuple, because one is unpacked for every header line of every request.
-Field: TypeAlias = tuple[int, bytes, Any]
+Field: TypeAlias = Line  # (kind, forward, detail)
 
-ORDINARY: Final = 0  # detail: None
+ORDINARY: Final = PLAIN  # detail: None
 HOST: Final = 1  # detail: the value
 LENGTH: Final = 2  # detail: the number
 CODING: Final = 3  # detail: None; the only coding that gets this far is chunked

@@ -122,7 +122,7 @@ class Guard:
 
     def __init__(self, identity: Iterable[bytes] = (), wanted: Iterable[bytes] = ()) -> None:
         self.parser = FieldParser(identity, wanted)
-        self.fields: LineMemo[Field] = LineMemo(self.parser)
+        self.fields: LineMemo = LineMemo(self.parser)
         self._lookup = self.fields.__getitem__
 
     def judge(self, data: bytes, end: int) -> Judged:

@@ -36,6 +36,7 @@ class Listener:
         self.name = name
         self.counters = counters
         self.live: dict[Session, Connection] = {}
+        self.draining = False  # connections end with their next answer
         self._base = base
         self._acceptor: Acceptor | None = None
         self._polled: dict[int, Listening] = {}
@@ -67,15 +68,14 @@ class Listener:
 
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
         self.shared.cells[self.counters + _L.ACCEPTED] += 1
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self.welcome(self.shared.lane.adopt(sock), str(address[0]))
+        return self.welcome(sock, str(address[0]))
 
-    async def welcome(self, conn: Any, ip: str) -> None:
-        """One connection from accept to close. `conn` is plain; `ip` is the peer's address."""
+    async def welcome(self, sock: socket.socket, ip: str) -> None:
+        """One connection from accept to close; `ip` is the peer's address."""
         shared, here = self.shared, self.here
         cells, counters, lane = shared.cells, self.counters, shared.lane
         session = lane.current
-        conn.attach()
+        conn = lane.adopt(sock)
         stream: Any = conn
         cells[counters + _L.ACTIVE] += 1
         try:

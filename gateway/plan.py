@@ -26,7 +26,6 @@ from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
 NAME: Final = "gateway"
-NO_ROUTE: Final = "-"  # the row that counts what reached no route
 ALPN: Final = (b"http/1.1",)
 
 
@@ -73,7 +72,7 @@ class Plan:
     routes: Mapping[str, Route]
     listeners: Mapping[str, ListenerPlan]
     served_by: bytes  # the X-Served-By line, or b""
-    tail: bytes  # the lines that every answer gets: a template for the request id
+    tail: bytes  # the end of every answer's head, beginning with the CRLF before it: a template for the request id
     drain_timeout: float
 
 
@@ -107,7 +106,7 @@ def make(config: Config, plane: Plane, column: int, pools: Mapping[str, Pool], q
         routes=routes,
         listeners={name: _listener(name, listener, router) for name, listener in table.listeners.items()},
         served_by=served_by,
-        tail=b"X-Request-Id: %b" + (b"\r\n" + served_by if served_by else b""),
+        tail=b"\r\nX-Request-Id: %b\r\n" + (served_by + b"\r\n\r\n" if served_by else b"\r\n"),
         drain_timeout=config.supervisor.drain_timeout,
     )
 

@@ -45,7 +45,7 @@ async def refuse(
     """Answer `error`. `rest` is what was read beyond the request, None if its end is not known; `before` are bytes that
     are still to go out first. Returns what is left to serve, or None if the connection has to end. Raises OSError."""
     lane, stream = shared.lane, connection.stream
-    close = error.close or rest is None or shared.draining
+    close = error.close or rest is None or connection.listener.draining
     fields: Sequence[bytes] = (plan.served_by,) if plan.served_by else ()
     reply = answer(error, request_id, lane.wall, close=close, head_request=head_request, fields=fields)
     shared.account(

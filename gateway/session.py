@@ -14,7 +14,7 @@ from gateway.decisions import Decision, undecided_words
 from gateway.errors import PeerError
 from gateway.exchange import CLIENT_SECONDS, Exchange
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, NAMED, OLD, WANTED, WANTS_UPGRADE, WEBSOCKET, Bearer, Field
-from gateway.forwarded import from_proxy
+from gateway.forwarded import from_proxy, id_lines
 from gateway.framing import Body, ChunkedRequest, LengthBody
 from gateway.guard import find_end, without_named
 from gateway.limits import Key, Limit, address_key
@@ -22,8 +22,10 @@ from gateway.plan import ListenerPlan, Plan, Route
 from gateway.refusal import linger, refuse
 from gateway.shared import Shared
 from gateway.tokens import Verified
+from gateway.upstreams import MAX_IDLE
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
+from supervisor.plane.layout import Server as ServerCells
 from supervisor.plane.layout import Tier
 
 HEAD_SECONDS: Final = 10.0  # for a head, from its first byte
@@ -34,6 +36,7 @@ _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _END: Final = b"\r\n\r\n"
 _UNREAD: Final = '"method":null,"host":null,"path":null'
 _CACHED: Final = Tier.TOKENS_CACHED
+_IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
 
 
 async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
@@ -45,8 +48,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     session = lane.current
     stream, client, listener = connection.stream, connection.client, connection.listener
     recv, send = stream.recv_nowait, stream.send_nowait
-    new_identity, judge_answer, admit = shared.identity.new, shared.answers.judge, shared.admit
-    idle, keep, account = shared.upstreams.idle, shared.upstreams.keep, shared.account
+    new_identity, recall, admit = shared.identities.new, shared.answers.recall, shared.admit
+    idle, account = shared.upstreams.idle, shared.account
     cached_at = shared.tier + _CACHED
     server: Server | None = None
     upstream: Any = None
@@ -71,8 +74,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             connection.seen = lane.now
             began = lane.now_ns
             plan, here = listener.plan, listener.here
-            identity = new_identity()
-            request_id = identity[:32]
+            request_id, identity = new_identity()
             ip, shown, user, asked = client.ip, client.json, "null", _UNREAD
             flags, length, total = 0, -1, -1
             route: Route | None = None
@@ -132,10 +134,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     out += introduced
                 else:
                     out.append(client.lines(host or here.fallback_host))
-                    out.append(
-                        f"X-Request-Id: {request_id}\r\ntraceparent: 00-{request_id}-{identity[32:]}-01".encode("ascii")
-                    )
-                tail = plan.tail % request_id.encode("ascii")
+                    out.append(id_lines(identity))
+                tail = plan.tail % (request_id.encode("ascii") if client.proxy else identity[:32])
                 # Forward: on the express lane if it fits and a connection is there.
                 if flags & _SLOW or total > len(data):
                     exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length, host,
@@ -150,7 +150,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     if server is not None and stack:
                         upstream = stack.pop()[0]
                         upstream.waiter = session
-                        server.started()
+                        base = server.base
+                        cells[base + _IN_FLIGHT] += 1
+                        cells[base + _REQUESTS] += 1
                         session.deadline = lane.now + route.timeout
                         if route.timeout < 1.0:
                             session.expire_in(route.timeout)
@@ -166,24 +168,23 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                             raise PeerError("answer_timeout", f"no answer within {route.timeout:g} s") from None
                         at = answer.find(_END)
                         if at > 0:
-                            status, lines_out, kind, size, dated = judge_answer(answer, at)
+                            status, head, kind, size, dated = recall(answer[:at])
                             if decision.head or status == 304:
                                 size = 0
                             if at + 4 + size == len(answer) and status >= 200 and status != 204 and not (
-                                kind & _SLOW_ANSWER or upstream.readable
+                                kind & _SLOW_ANSWER or upstream.readable or len(stack) >= MAX_IDLE
                             ):
-                                keep(server, upstream)
+                                upstream.waiter = None
+                                stack.append((upstream, lane.now))
                                 server.ended()
-                                server.succeeded()
+                                if cells[base + _STREAK]:
+                                    server.succeeded()
                                 name = server.name
                                 server = upstream = None
-                                if not dated:
-                                    lines_out.append(shared.date_line())
-                                closing = flags & CLOSE or shared.draining
-                                if closing:
-                                    lines_out.append(b"Connection: close")
-                                lines_out += (tail, b"", answer[at + 4 :])
-                                reply = b"\r\n".join(lines_out)
+                                closing = flags & CLOSE or listener.draining
+                                if closing or not dated:
+                                    head = _more(shared, head, not dated, bool(closing))
+                                reply = b"".join((head, tail, answer[at + 4 :]))
                                 reason = ""
                                 try:
                                     taken = send(reply)
@@ -207,13 +208,15 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                         server = upstream = None
                 left = await _carry(shared, exchange, asked, shown, user, request_id, total, began)
             except PeerError as error:
-                left = await _refuse(shared, connection, plan, error, exchange, server, data, total, flags, decision,
-                                     route, asked, shown, user, request_id, began)  # fmt: skip
+                name = "" if exchange is None else exchange.server_name
                 if server is not None:
-                    server.failed(lane.now_ns)  # it was its answer that could not be read
+                    name = server.name
+                    server.failed(lane.now_ns)  # on the express lane, only its answer can be what is wrong
                     shared.upstreams.close(upstream)
                     server.ended()
                     server = upstream = None
+                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, decision,
+                                     route, asked, shown, user, request_id, began)  # fmt: skip
             if left is None:
                 return
             data = left
@@ -222,6 +225,16 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             shared.upstreams.close(upstream)
         if server is not None:
             server.ended()
+
+
+def _more(shared: Shared, head: bytes, undated: bool, closing: bool) -> bytes:
+    """An answer's head with what it lacks."""
+    lines = [head]
+    if undated:
+        lines.append(shared.date_line())
+    if closing:
+        lines.append(b"Connection: close")
+    return b"\r\n".join(lines)
 
 
 async def _rest_of_head(shared: Shared, connection: Connection, data: bytes) -> tuple[bytes, int]:
@@ -349,7 +362,7 @@ async def _carry(
 
 async def _refuse(
     shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
-    server: Server | None, data: bytes, total: int, flags: int, decision: Decision[Route] | None, route: Route | None,
+    server: str, data: bytes, total: int, flags: int, decision: Decision[Route] | None, route: Route | None,
     asked: str, shown: str, user: str, request_id: str, began: int,
 ) -> bytes | None:  # fmt: skip
     """Answer an error; what is left to serve, or None if the connection is at its end."""
@@ -359,7 +372,6 @@ async def _refuse(
             rest = exchange.body.rest
     elif 0 <= total <= len(data) and not flags & (CHUNKED | CLOSE | OLD):
         rest = data[total:]
-    name = exchange.server_name if exchange is not None else "" if server is None else server.name
     return await refuse(
         shared,
         connection,
@@ -372,7 +384,7 @@ async def _refuse(
         asked=asked,
         client=shown,
         user=user,
-        server=name,
+        server=server,
         request_id=request_id,
         bytes_in=max(0, total),
         began_ns=began,

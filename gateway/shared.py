@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.answers import AnswerReader
 from gateway.errors import REASONS
-from gateway.forwarded import Identity
+from gateway.forwarded import Identities
 from gateway.plan import Route
 from gateway.problems import http_date
 from gateway.upstreams import Upstreams
@@ -31,7 +31,7 @@ class Shared:
     """One per worker."""
 
     __slots__ = (
-        "_date", "_dated", "_second", "access", "admit", "answers", "cells", "draining", "identity", "lane", "no_route",
+        "_date", "_second", "_time", "_wall", "access", "admit", "answers", "cells", "identities", "lane", "no_route",
         "tier", "upstreams",
     )  # fmt: skip
 
@@ -46,10 +46,11 @@ class Shared:
         self.no_route = no_route  # base of the row that counts what reached no route
         self.answers = AnswerReader()
         self.upstreams = Upstreams(lane, cells)
-        self.identity = Identity(random.Random().getrandbits)
-        self.draining = False
+        self.identities = Identities(random.Random().randbytes)
         self._second = -1
         self._date = b""
+        self._wall = -1.0
+        self._time = ""
 
     def date_line(self) -> bytes:
         """A Date field for an answer that has none (RFC 9110 §6.6.1)."""
@@ -89,8 +90,11 @@ class Shared:
         if reason:
             cells[at + _R.REASONS + REASON_NUMBERS[reason]] += 1
         if self.access.enabled:
+            if lane.wall != self._wall:
+                self._wall = lane.wall
+                self._time = f"{lane.wall:.3f}"
             self.access.write(
-                f'{{"ts":{lane.wall:.3f},"request_id":"{request_id}","client":{client},{asked},'
+                f'{{"ts":{self._time},"request_id":"{request_id}","client":{client},{asked},'
                 f'{UNDECIDED if route is None else route.log},"server":"{server}","user":{user},"status":{status},'
                 f'"reason":"{reason}","bytes_in":{bytes_in},"bytes_out":{bytes_out},"us":{micros}}}'
             )

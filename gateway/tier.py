@@ -10,12 +10,12 @@ import attrs
 from OpenSSL import SSL
 
 from gateway import plan
-from gateway.config import GatewayTable
+from gateway.config import NO_ROUTE, GatewayTable
 from gateway.connection import Connection
 from gateway.drain import Drain
 from gateway.errors import REASONS
 from gateway.listener import Listener
-from gateway.plan import ALPN, NAME, NO_ROUTE, Plan
+from gateway.plan import ALPN, NAME, Plan
 from gateway.shared import Shared
 from supervisor.ground import pools
 from supervisor.ground.config import Config
@@ -44,6 +44,7 @@ class GatewayRuntime:
         plane = worker.plane
         self._quotas = Quotas(plane)
         self._listeners: dict[str, Listener] = {}
+        self._removed: list[Listener] = []  # by reloads; kept while they have connections
         self._drain: Drain | None = None
 
         def counters(kind: Kind, name: str) -> int:
@@ -84,14 +85,17 @@ class GatewayRuntime:
                 counters = self._counters(Kind.LISTENER, f"{NAME}/{name}")
                 self._listeners[name] = Listener(self._shared, name, counters, made, here, base)
         for name in self._listeners.keys() - made.listeners.keys():
-            del self._listeners[name]
+            self._removed = [one for one in self._removed if one.live]
+            self._removed.append(self._listeners.pop(name))
+            self._removed[-1].draining = True
         self._shared.upstreams.keep_only(server for pool in self._worker.pools.values() for server in pool.servers)
 
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
         """The gateway has no messages of its own."""
 
     def drain(self) -> None:
-        self._shared.draining = True
+        for listener in (*self._listeners.values(), *self._removed):
+            listener.draining = True
         self._drain = Drain(self._worker.lane, self._worker.config.supervisor.drain_timeout, self._live)
 
     def holding(self) -> Sequence[str]:
@@ -101,7 +105,8 @@ class GatewayRuntime:
         ]
 
     def _live(self) -> dict[Session, Connection]:
-        return {session: one for listener in self._listeners.values() for session, one in listener.live.items()}
+        listeners = (*self._listeners.values(), *self._removed)
+        return {session: one for listener in listeners for session, one in listener.live.items()}
 
     def close(self) -> None:
         self._shared.upstreams.close_all()

@@ -24,15 +24,19 @@ _CONNECTIONS: Final = layout.Server.CONNECTIONS
 
 
 class Upstreams:
-    """All idle connections of a worker. `idle[server]` is a stack of (connection, monotonic seconds since idle)."""
+    """All idle connections of a worker. `idle[server]` is a stack of (connection, monotonic seconds since idle).
 
-    __slots__ = ("_cells", "_lane", "_owner", "idle")
+    A stack is never replaced: the hot path may hold it over a wait. Stacks of servers that are gone are emptied.
+    """
+
+    __slots__ = ("_cells", "_gone", "_lane", "_owner", "idle")
 
     def __init__(self, lane: Lane, cells: memoryview[int]) -> None:
         self._lane = lane
         self._cells = cells
         self.idle: dict[Server, list[tuple[Any, float]]] = {}
         self._owner: dict[Any, Server] = {}
+        self._gone: list[list[tuple[Any, float]]] = []
         lane.every(SWEEP_SECONDS, self.sweep)
 
     async def open(
@@ -67,7 +71,7 @@ class Upstreams:
             server.failed(lane.now_ns)
             tried = (*tried, server)
             server = pool.pick(key, tried) if len(tried) < SERVERS_TRIED else None
-        raise PeerError(failure, "no server of the pool takes the request", close=False)
+        raise PeerError(failure, "no server of the pool takes the request")
 
     def keep(self, server: Server, conn: Any) -> None:
         """Give back a connection on which nothing is outstanding."""
@@ -96,22 +100,26 @@ class Upstreams:
     def sweep(self) -> None:
         """Close what has been idle too long; the longest idle stands first."""
         oldest = self._lane.now - IDLE_SECONDS
-        for server in list(self.idle):
-            stack = self.idle[server]
+        for stack in self.idle.values():
             stale = 0
             while stale < len(stack) and stack[stale][1] < oldest:
                 self.close(stack[stale][0])
                 stale += 1
             del stack[:stale]
-            if not stack:
-                del self.idle[server]
+        for stack in self._gone:
+            self._empty(stack)
 
     def keep_only(self, servers: Iterable[Server]) -> None:
-        """Close the idle connections of all other servers."""
+        """Close the idle connections of all other servers, now and as they are given back."""
         kept = set(servers)
         for server in [server for server in self.idle if server not in kept]:
-            for conn, _ in self.idle.pop(server):
-                self.close(conn)
+            stack = self.idle.pop(server)
+            self._gone.append(stack)
+            self._empty(stack)
+
+    def _empty(self, stack: list[tuple[Any, float]]) -> None:
+        while stack:
+            self.close(stack.pop()[0])
 
     def close_all(self) -> None:
         self.keep_only(())

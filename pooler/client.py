@@ -46,7 +46,7 @@ class Client:
     graceful: bool = False  # it said Terminate
     midway: bool = False  # it has the beginning of a message: nothing else may come before the rest
     key: int = 0  # process id of its cancel key
-    active: float = 0.0  # when its last transaction began
+    told: bool = False  # that it has to wait, once in its life
 
     def listen(self, limit: int) -> None:
         """While it waits: take what it sends, up to about `limit` bytes. Raises ClientLeft."""

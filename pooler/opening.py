@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pooler.errors import CANNOT_CONNECT, INVALID_PASSWORD, PeerError, ServerError
 from pooler.server import ServerConnection, log_in
 from supervisor.plane import layout
-from supervisor.plane.layout import Kind, LeasePool, LeasePoolState
+from supervisor.plane.layout import LeasePool, LeasePoolState
 from supervisor.plane.region import PlaneError
 
 if TYPE_CHECKING:
@@ -22,18 +22,15 @@ if TYPE_CHECKING:
 LOGINS_AT_ONCE = 4  # of one pool in one worker: PostgreSQL forks for each, and a storm of them starves running queries
 
 
-def failing(pool: ServerPool) -> PeerError | None:
-    """What a client is told at once: the server refuses us, and there is no connection that it could wait for."""
-    failure = pool.failure
-    if failure is None or pool.lane.now >= pool.failed_until or pool.leases.open(pool.row):
-        return None
-    return _told(pool, failure)
+def failing(pool: ServerPool) -> bool:
+    """Whether the server refuses us, and there is no connection that a client could wait for."""
+    return pool.failure is not None and pool.lane.now < pool.failed_until and not pool.leases.open(pool.row)
 
 
 def launch(pool: ServerPool) -> None:
     """Open as many connections as clients wait for and the limit lets us."""
     cells = pool.cells
-    state = pool.worker.plane.state(Kind.LEASEPOOL, pool.row)
+    state = pool.state
     at_once = min(len(pool.waiters), LOGINS_AT_ONCE if pool.failure is None else 1)
     while (
         pool.launching < at_once
@@ -89,10 +86,11 @@ def _failed(pool: ServerPool, error: ServerError) -> None:
     pool.failure = error
     pool.failed_until = pool.lane.now + pool.settings.server_login_retry
     if pool.leases.open(pool.row) <= pool.launching:
-        pool.refuse_waiting(_told(pool, error))
+        pool.refuse_waiting(told(pool, error))
 
 
-def _told(pool: ServerPool, error: ServerError) -> PeerError:
+def told(pool: ServerPool, error: ServerError) -> PeerError:
+    """What a client hears about a login that failed."""
     message = f"server login failed: {error.message}"
     if error.sqlstate == INVALID_PASSWORD:
         return PeerError(

@@ -17,7 +17,7 @@ from pooler import handover, opening, recovery
 from pooler.errors import CANNOT_CONNECT_NOW, PeerError, ServerError, notice
 from pooler.server import ServerConnection
 from supervisor.ground.lane import Overdue, park
-from supervisor.plane.layout import Kind, LeasePool
+from supervisor.plane.layout import Kind, LeasePool, LeasePoolState
 
 if TYPE_CHECKING:
     from pooler.client import Client
@@ -53,12 +53,18 @@ class ServerPool:
     lane: Lane = attrs.field(init=False)
     cells: memoryview[int] = attrs.field(init=False, repr=False)
     base: int = attrs.field(init=False)  # its counters in this column
+    state: int = attrs.field(init=False)  # its shared fields
     idle: list[ServerConnection] = attrs.field(factory=list)  # the last used last
     servers: set[ServerConnection] = attrs.field(factory=set)  # all that are logged in
     waiters: deque[Client] = attrs.field(factory=deque)
     clients: set[Client] = attrs.field(factory=set)
     reported: Values | None = None  # what a server said at login: every client's greeting
     leaving: bool = False  # the worker drains, or the database is gone: sessions end between transactions
+    sticky: bool = False  # a client keeps its server: session mode
+    statement: bool = False  # statement mode
+    unusual: bool = False  # a client that becomes idle has more to do than to wait
+    first_look: float = NOTICE_AFTER  # seconds until one that waits is looked at
+    waited: int = 0  # ns, all who got a connection together; not in the plane yet
     others: tuple[int, ...] = ()  # the counters of this pool in the other workers' columns
     given: dict[int, int] = attrs.field(factory=dict)  # by those: the ticket for which a connection is under way
     launching: int = 0  # logins under way
@@ -71,7 +77,15 @@ class ServerPool:
         self.lane = self.worker.lane
         self.cells = plane.cells
         self.base = plane.counters(Kind.LEASEPOOL, self.row, self.worker.column)
+        self.state = plane.state(Kind.LEASEPOOL, self.row)
+        self._follow(self.settings)
         self.look_around()
+
+    def _follow(self, settings: PoolSettings) -> None:
+        """What the hot path asks of the settings."""
+        self.sticky, self.statement = settings.mode == "session", settings.mode == "statement"
+        self.unusual = self.leaving or settings.client_idle_timeout < _NEVER
+        self.first_look = min(NOTICE_AFTER, settings.query_wait_timeout)
 
     def look_around(self) -> None:
         """Learn which other workers there are now."""
@@ -83,6 +97,7 @@ class ServerPool:
 
     def release(self, server: ServerConnection) -> None:
         """Take back a connection that is free, and give it to whoever is next."""
+        server.conn.waiter = None
         if server.cancels or server.expires <= self.lane.now or self.leaving:
             self._release_unusual(server)
             return
@@ -91,7 +106,6 @@ class ServerPool:
             if not self.others or not self._give_away(server, waiters[0].ticket - TICKET_TOLERANCE):
                 self._hand(server)
             return
-        server.conn.waiter = None
         if self.others and self._give_away(server, _FOREVER):
             return
         idle = self.idle
@@ -101,7 +115,6 @@ class ServerPool:
         idle.append(server)
 
     def _release_unusual(self, server: ServerConnection) -> None:
-        server.conn.waiter = None
         if server.cancels:
             server.parked = True  # until the cancel has done its work, or it may hit the next client's query
         elif server.expires <= self.lane.now:
@@ -117,8 +130,9 @@ class ServerPool:
         client = waiters.popleft()
         self.cells[self.base + LeasePool.OLDEST_TICKET] = waiters[0].ticket if waiters else 0
         client.server = server
-        server.conn.waiter = client.session
-        self.lane.wake(client.session)
+        server.conn.waiter = session = client.session
+        self.waited += self.lane.now_ns - client.ticket
+        self.lane.wake(session)
 
     def _give_away(self, server: ServerConnection, before: int) -> bool:
         """To the worker whose client came first, if that was before `before`."""
@@ -161,38 +175,47 @@ class ServerPool:
         if server is not None:
             server.conn.waiter = client.session
             return server
-        lane, session, conn, waiters = self.lane, client.session, client.conn, self.waiters
-        failure = opening.failing(self)
-        if failure is not None:
-            raise failure
-        client.ticket = lane.now_ns
-        waiters.append(client)
-        if len(waiters) == 1:
-            self.cells[self.base + LeasePool.OLDEST_TICKET] = client.ticket
-        before = session.deadline
+        before = client.session.deadline
         try:
-            self.demand()
-            session.deadline = lane.now + NOTICE_AFTER
-            if self.settings.query_wait_timeout < NOTICE_AFTER:
-                self._overdue(client)
-            while (given := client.server) is None:
-                try:
-                    await park()
-                    if conn.readable and client.server is None:
-                        client.listen(MAX_EARLY)
-                except Overdue:
-                    if client.server is None:
-                        self._overdue(client)
+            self.enqueue(client)
+            return await self.keep(client)
         except BaseException:
-            self._leave(client)
+            self.leave(client)
             raise
         finally:
-            session.deadline = before
-        self.cells[self.base + LeasePool.WAIT_US] += (lane.now_ns - client.ticket) // 1000
+            client.session.deadline = before
+
+    def enqueue(self, client: Client) -> None:
+        """It waits from now on; whoever calls sees to it that it leaves. Raises PeerError if waiting is in vain."""
+        failure = self.failure
+        if failure is not None and opening.failing(self):
+            raise opening.told(self, failure)
+        cells, waiters = self.cells, self.waiters
+        client.ticket = ticket = self.lane.now_ns
+        if not waiters:
+            cells[self.base + LeasePool.OLDEST_TICKET] = ticket
+        waiters.append(client)
+        if self.first_look < 1.0:  # a deadline this near has to be announced to the lane
+            client.session.expire_in(self.first_look)
+        if self.others or cells[self.state + LeasePoolState.OPEN] < cells[self.state + LeasePoolState.LIMIT]:
+            self.demand()
+
+    async def keep(self, client: Client) -> ServerConnection:
+        """Wait until it is given a connection, telling it, and up to its timeout."""
+        conn = client.conn
+        self._look(client)
+        while (given := client.server) is None:
+            try:
+                if conn.readable:
+                    client.listen(MAX_EARLY)
+                await park()
+            except Overdue:
+                if client.server is None:
+                    self._look(client)
         return given
 
-    def _overdue(self, client: Client) -> None:
-        """A look at one that waits: tell it, tell it that it is over, and set its next deadline."""
+    def _look(self, client: Client) -> None:
+        """At one that waits: tell it so, or that it has been long enough, and see when to look again."""
         waited = (self.lane.now_ns - client.ticket) / 1e9
         timeout = self.settings.query_wait_timeout
         if waited >= timeout:
@@ -203,13 +226,16 @@ class ServerPool:
                 hint="All connections of the pool are in use; see pool_size.",
             )
         if waited >= NOTICE_AFTER:
-            client.conn.send_nowait(WAITING)
+            if not client.told:
+                client.told = True
+                client.conn.send_nowait(WAITING)
             client.session.expire_in(timeout - waited)
         else:
             client.session.expire_in(min(NOTICE_AFTER, timeout) - waited)
 
-    def _leave(self, client: Client) -> None:
+    def leave(self, client: Client) -> None:
         """It waits no longer; what it was given in the same moment goes to the next."""
+        client.session.deadline = _NEVER
         server, client.server = client.server, None
         if server is not None:
             self.release(server)
@@ -270,9 +296,12 @@ class ServerPool:
             if settings.database != self.settings.database or server.server not in group.servers:
                 server.expires = 0.0
         self.settings, self.group, self.failure = settings, group, None
+        self.leaving = False
+        self._follow(settings)
 
-    def leave(self) -> None:
-        """Idle connections are of no more use here."""
+    def abandon(self) -> None:
+        """Sessions are to end between their transactions; idle connections are of no more use here."""
+        self.leaving = self.unusual = True
         self.give_idle()
         while self.idle:
             recovery.retire(self, self._take_idle())
@@ -296,6 +325,8 @@ class ServerPool:
         cells[base + LeasePool.BUSY] = len(self.servers) - len(self.idle)
         cells[base + LeasePool.WAITING] = len(self.waiters)
         cells[base + LeasePool.CLIENTS] = len(self.clients)
+        cells[base + LeasePool.WAIT_US] += self.waited // 1000
+        self.waited %= 1000
         for server in self.servers:
             server.count(cells, base)
 

@@ -15,7 +15,7 @@ from pooler.messages import HEAD, HEAD_SIZE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, Refusal
 from pooler.states import COPY_DATA, COPY_DONE, COPY_FAIL, IDLE, MAX_MESSAGE, TERMINATE
-from supervisor.ground.lane import park
+from supervisor.ground.lane import Overdue, park
 from supervisor.plane.layout import LeasePool
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             else:
                 more = receive()
             if more is None:
-                if not data and not rest:
+                if pool.unusual and not data and not rest:
                     if pool.leaving:
                         raise shutting_down()
                     session.deadline = lane.now + pool.settings.client_idle_timeout
@@ -71,10 +71,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 data = data + more if data else more
             else:
                 return
-        session.deadline = _NEVER
-        client.active = lane.now
 
-        # A server for it.
+        # A server for it. What waiting costs when it is short is all here; what it does when it is not, in the pool.
         if idle:
             server = idle.pop()
             if not idle:
@@ -82,20 +80,34 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             if server.conn.readable and not pool.examine(server):
                 server = await pool.wait(client)
         else:
+            session.deadline = lane.now + pool.first_look
             try:
-                server = await pool.wait(client)
+                pool.enqueue(client)
+                try:
+                    await park()
+                except Overdue:
+                    pass
+                if client.server is None:
+                    await pool.keep(client)
             except Canceled:
+                pool.leave(client)
                 data = await _refuse(client, data + client.take_early())
                 continue
+            except BaseException:
+                pool.leave(client)
+                raise
+            assert client.server is not None
+            server = client.server
             if client.early:
                 data += client.take_early()
+        session.deadline = _NEVER
         client.server = server
         out, upstream = server.outstanding, server.conn
         if server.settings is not client.settings:
             await _adapt(client, server)
         upstream.waiter = session
         receive_up, send_up = upstream.recv_nowait, upstream.send_nowait
-        mode = pool.settings.mode
+        sticky, statement = pool.sticky, pool.statement
 
         # Both directions, until the server is free.
         held = tail = b""  # of the client's and of the server's: less than a header, or a ReadyForQuery not all there
@@ -148,15 +160,14 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                                 await lane.pause()
                             continue
                 if not unsent:
-                    if mode != "session":
-                        if out.free:
+                    if out.free:
+                        if not sticky:
                             break
-                        if mode == "statement" and out.readied and out.status != IDLE:
-                            raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
-                    elif out.free:
                         if pool.leaving:
                             raise shutting_down()
                         session.deadline = lane.now + pool.settings.client_idle_timeout
+                    elif statement and out.status != IDLE:
+                        raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
                 if rest:
                     rest = rest[send(rest) :]
                     if not rest:
@@ -184,7 +195,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             client.rest = rest
             client.midway = out.server_left > 0
             raise
-        if not out.free or mode == "session":
+        if sticky or not out.free:
             server.tail = tail
             return
         client.server = answer = None  # a large answer must not stay with an idle client

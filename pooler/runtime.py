@@ -26,6 +26,7 @@ from pooler.startup import CancelRequest
 from pooler.users import Users
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Lane, Listening
+from supervisor.ground.pools import Plan
 from supervisor.ground.tier import Worker
 from supervisor.ground.wire import close_all
 from supervisor.plane.layout import Kind, Listener
@@ -44,6 +45,7 @@ class Prepared:
     table: PoolerTable
     users: Users
     settings: Mapping[ServerPool, PoolSettings | None]
+    plans: Mapping[str, Plan | None]
 
 
 @attrs.define(eq=False)
@@ -100,7 +102,6 @@ class PoolerRuntime:
         self._polled.pop((listener, slot)).close()
 
     async def _serve(self, sock: socket.socket, address: Any, counters: int) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         client = Client(self.lane.adopt(sock), self.lane.current, address, counters)
         self.cells[counters + Listener.ACCEPTED] += 1
@@ -141,7 +142,8 @@ class PoolerRuntime:
             self.leases.set_limit(row, settings.size)
             group = worker.pools[settings.group]
             pool = ServerPool(database, settings.user.name, row, worker, self.leases, settings, group)
-            pool.leaving = self.leaving
+            if self.leaving:
+                pool.abandon()
             self.pools[name] = pool
         return pool
 
@@ -186,21 +188,22 @@ class PoolerRuntime:
 
     def prepare(self, config: Config) -> Prepared:
         table: PoolerTable = config.tier(NAME)
+        plans = self.worker.pools.prepare(config)
         settings: dict[ServerPool, PoolSettings | None] = {}
         for pool in self.pools.values():
             found = pool_settings(table, pool.database, pool.user)
             settings[pool] = found if found is not None and found.user.name == pool.user else None
-        return Prepared(table, users_of(table), settings)
+        return Prepared(table, users_of(table), settings, plans)
 
     def commit(self, prepared: Prepared) -> None:
+        self.worker.pools.commit(prepared.plans)
         self.table, self.users = prepared.table, prepared.users
         for pool, settings in prepared.settings.items():
             if settings is not None:
                 self.leases.set_limit(pool.row, settings.size)
                 pool.swap(settings, self.worker.pools[settings.group])
-            pool.leaving = self.leaving or settings is None
-            if pool.leaving:  # a database or a user that is no more: sessions end between their transactions
-                pool.leave()
+            if settings is None or self.leaving:  # a database or a user that is no more
+                pool.abandon()
                 for client in pool.clients:
                     self.lane.wake(client.session)
 
@@ -209,8 +212,7 @@ class PoolerRuntime:
     def drain(self) -> None:
         self.leaving = True
         for pool in self.pools.values():
-            pool.leaving = True
-            pool.leave()
+            pool.abandon()
         Drain(self, self.worker.config.supervisor.drain_timeout)
 
     def holding(self) -> Sequence[str]:

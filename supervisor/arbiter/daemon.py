@@ -96,7 +96,7 @@ class Daemon:
         self.listeners.keep(self.listeners.open(keys_of(config, parts.tiers)))
         bind = config.supervisor.admin
         self.admin = None if bind is None else open_plain("supervisor.admin", bind)
-        access.make_ready(config, self.identity)
+        access.give(config, self.identity)
         self.control_path = config.directory / config.supervisor.control
         control_socket = control.bind(self.control_path)
 
@@ -121,7 +121,7 @@ class Daemon:
             load=lambda: parts.load(path),
             config=config,
             shown_path=path,
-            make_log=lambda new: access.make_ready(new, self.identity),
+            make_log=lambda new: access.give(new, self.identity),
             committed=self.on_commit,
         )
         self.ending = Ending(
@@ -298,7 +298,7 @@ class Daemon:
     def give_access_log(self) -> None:
         """The workers will say by themselves what they can't open."""
         try:
-            access.make_ready(self.config, self.identity)
+            access.give(self.config, self.identity)
         except access.CannotLog as error:
             self.log.error("access log not made ready", reason=str(error))
 

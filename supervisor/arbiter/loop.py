@@ -47,7 +47,7 @@ class Loop:
         self._wake, self._woken = socket.socketpair()
         for end in (self._wake, self._woken):
             end.setblocking(False)
-        self._code: int | None = None
+        self._stopped, self._code = False, 0
         self._selector.register(self._woken, selectors.EVENT_READ, self._read_signals)
 
     # -- what to wait for
@@ -92,14 +92,15 @@ class Loop:
     # -- running
 
     def run(self) -> int:
-        """Until `stop`; what it was given."""
-        while self._code is None:
+        """Until `stop`; what it was given. It may run again."""
+        while not self._stopped:
             self._turn()
+        self._stopped = False
         return self._code
 
     def stop(self, code: int) -> None:
         """After the callback that runs now."""
-        self._code = code
+        self._stopped, self._code = True, code
 
     def close(self) -> None:
         """Also in a child, so that it holds nothing of this."""
@@ -117,10 +118,10 @@ class Loop:
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._wait()):
             # One callback may have forgotten what another event of this batch is for.
-            if self._selector.get_map().get(key.fd) is key and self._code is None:
+            if self._selector.get_map().get(key.fd) is key and not self._stopped:
                 key.data()
         now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now and self._code is None:
+        while self._timers and self._timers[0][0] <= now and not self._stopped:
             _, _, timer = heapq.heappop(self._timers)
             function, timer.function = timer.function, None
             if function is not None:

@@ -116,6 +116,7 @@ class Process:
         self.over = trio.Event()
         self.draining = False
         self.access = AccessLog("off")
+        self.failure: Exception | None = None
         self._crashes: list[float] = []
         self._crashed = 0
 
@@ -177,6 +178,8 @@ class Process:
             self.runtime.close()
             nursery.cancel_scope.cancel()
         self.access.close()
+        if self.failure is not None:
+            raise self.failure
         return DONE
 
     def _worker(self, lane: Lane, mailbox: Mailbox) -> Worker:
@@ -274,7 +277,13 @@ class Process:
             if letter is None:
                 return
             if isinstance(letter.message, FROM_SUPERVISOR):
-                self.follow(letter)
+                try:
+                    self.follow(letter)
+                except Exception as error:
+                    # Half a configuration, perhaps: a successor that was born to all of it is the better worker.
+                    self.failure = error
+                    self.over.set()
+                    return
             else:
                 self.runtime.receive(letter.message, letter.fds)
 

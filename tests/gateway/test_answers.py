@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answers import MAX_ANSWER_FIELDS, AnswerReader, find_answer_end, has_no_body
+from gateway.answers import MAX_ANSWER_FIELDS, MAX_HEADS, AnswerReader, find_answer_end, has_no_body
 from gateway.errors import PeerError
-from gateway.fields import CHUNKED, CLOSE, OLD
+from gateway.fields import CHUNKED, CLOSE, KEEP_ALIVE, OLD
 from tests.gateway.corpus import wire
 
 VALID: list[tuple[str, bytes, int, int, int]] = [  # name, head, status, length, flags
@@ -83,6 +83,18 @@ def test_the_framing_cannot_be_dropped_by_connection() -> None:
     _, out, _, length, _ = AnswerReader().judge(head, len(head) - 4)
     assert length == 5
     assert out == [b"HTTP/1.1 200 OK", b"Date: x", b"Content-Length: 5"]
+
+
+def test_whole_heads_are_remembered_while_that_pays() -> None:
+    reader = AnswerReader()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive"
+    assert reader.recall(head) == (200, b"HTTP/1.1 200 OK\r\nContent-Length: 5", KEEP_ALIVE, 5, False)
+    assert reader.recall(head) is reader.recall(head)
+    for number in range(10_000):
+        assert reader.recall(b"%b\r\nX: %d" % (head, number))[1].endswith(b"X: %d" % number)
+    assert len(reader._known) <= MAX_HEADS
+    with pytest.raises(PeerError):
+        reader.recall(head + b"\r\nContent-Length: 5")
 
 
 @pytest.mark.parametrize(("status", "head_request", "expected"), [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from gateway.fields import Field, FieldParser
-from gateway.forwarded import Client, Identity, from_proxy, id_lines, nearest_stranger
+from gateway.forwarded import ID_BLOCK, Client, Identities, from_proxy, id_lines, nearest_stranger
 
-IDENTITY = "0123456789abcdef0123456789abcdef" + "fedcba9876543210"
+IDENTITY = b"0123456789abcdef0123456789abcdef" + b"fedcba9876543210"
 
 
 def fields(*lines: bytes) -> list[Field]:
@@ -40,12 +40,15 @@ def test_another_host_on_the_same_connection_gets_its_own_lines() -> None:
 
 
 def test_ids_are_random_and_their_trace_context_is_whole() -> None:
-    identity = Identity(random.Random(1).getrandbits)
-    first, second = identity.new(), identity.new()
-    assert first != second
-    assert len(first) == 48
-    lines = id_lines(first).decode().split("\r\n")
-    assert lines == [f"X-Request-Id: {first[:32]}", f"traceparent: 00-{first[:32]}-{first[32:]}-01"]
+    identities = Identities(random.Random(1).randbytes)
+    drawn = [identities.new() for _ in range(2 * ID_BLOCK + 1)]
+    assert len({request_id for request_id, _ in drawn}) == len(drawn)
+    for request_id, identity in (drawn[0], drawn[-1]):
+        assert len(identity) == 48
+        span = identity[32:].decode()
+        assert id_lines(identity).decode().split("\r\n") == [
+            f"X-Request-Id: {request_id}", f"traceparent: 00-{request_id}-{span}-01",
+        ]  # fmt: skip
 
 
 def test_a_trusted_proxys_word_is_extended() -> None:
@@ -72,8 +75,8 @@ def test_what_a_trusted_proxy_garbles_is_replaced() -> None:
     )  # fmt: skip
     assert lines["X-Forwarded-Proto"] == "https"
     assert lines["X-Forwarded-Host"] == "h"
-    assert request_id == lines["X-Request-Id"] == IDENTITY[:32]
-    assert lines["traceparent"].startswith(f"00-{IDENTITY[:32]}-")
+    assert request_id == lines["X-Request-Id"] == IDENTITY[:32].decode()
+    assert lines["traceparent"].startswith(f"00-{IDENTITY[:32].decode()}-")
     assert "tracestate" not in lines
     assert ip == "10.0.0.1"
 

@@ -185,6 +185,19 @@ def test_send_goes_as_fast_as_the_peer_reads(by_hand: Lane, pair: Callable[[], P
     assert session.done
 
 
+def test_a_short_write_says_that_no_more_goes(by_hand: Lane, pair: Callable[[], Pair]) -> None:
+    peer, conn = pair()
+    message = bytes(2_000_000)
+    assert 0 < conn.send_nowait(message) < len(message)
+    assert not conn.writable
+    while peer.recv(1_000_000, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+        peer.recv(1_000_000)
+        by_hand._round()
+        if conn.writable:
+            break
+    assert conn.send_nowait(b"more") == 4
+
+
 def test_what_the_kernel_takes_at_once_needs_no_turn(by_hand: Lane, pair: Callable[[], Pair]) -> None:
     peer, conn = pair()
     with pytest.raises(StopIteration):

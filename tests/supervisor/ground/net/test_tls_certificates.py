@@ -91,6 +91,19 @@ def test_the_certificate_is_picked_by_name(served: Any, pair_for: PairFor, asked
     assert client.server.server_name() == (asked.encode() if asked else None)
 
 
+@pytest.mark.parametrize("name", [b"Example.COM", b"example.com.", b"EXAMPLE.com."])
+def test_names_are_compared_as_names(pair_for: PairFor, name: bytes) -> None:
+    certificates = Certificates([pair_for("other.test"), pair_for("example.com")])
+    assert certificates.pick(name) is certificates.pick(b"example.com")
+    assert certificates.pick(name) is not certificates.pick(None)
+
+
+@pytest.mark.parametrize("name", [None, b"", b".", b"*", b"*.example.com", b"\xff\xfe", b"com", b"x" * 255])
+def test_a_name_that_is_none_gets_the_first(pair_for: PairFor, name: bytes | None) -> None:
+    certificates = Certificates([pair_for("other.test"), pair_for("*.sub.example.com")])
+    assert certificates.pick(name) is certificates.pick(b"other.test")
+
+
 def test_the_first_of_two_for_one_name_serves_it(served: Any, pair_for: PairFor) -> None:
     first, second = pair_for("first.test", "example.com"), pair_for("example.com")
     client = served(Acceptor(base_context(), Certificates([first, second])), "example.com")

@@ -1,0 +1,45 @@
+"""Silent connections end over the second half of a drain, those at work don't."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from gateway.connection import Connection
+from gateway.drain import Drain
+from gateway.forwarded import Client
+from supervisor.ground.lane import Session, park
+from supervisor.ground.net.memory import Rehearsal
+
+
+def test_silent_connections_end_one_after_the_other_and_busy_ones_stay() -> None:
+    lane = Rehearsal()
+    nobody: Any = None
+    live: dict[Session, Connection] = {}
+
+    async def session() -> None:
+        while True:
+            await park()
+
+    for number in range(12):
+        one = lane.spawn(session())
+        live[one] = Connection(nobody, nobody, Client("192.0.2.1", "http", False), lane.now)
+        live[one].busy = number >= 10
+        one.when_done(live.pop)
+    lane.advance(1)
+    Drain(lane, 10.0, lambda: live)
+    left = []
+    for _ in range(10):
+        lane.advance(1)
+        left.append(len(live))
+    assert left[:4] == [12] * 4
+    assert left[-1] == 2
+    assert all(0 <= before - after <= 3 for before, after in pairwise(left))
+    lane.finish()
+
+
+def test_who_had_something_to_do_since_the_drain_began_is_not_silent() -> None:
+    connection = Connection(None, None, Client("192.0.2.1", "http", False), 5.0)  # type: ignore[arg-type]
+    assert connection.silent(5.0)
+    connection.seen = 6.0
+    assert not connection.silent(5.0)

@@ -1,0 +1,81 @@
+"""Two streams joined: both ways, with half-closes, backpressure and an end for the silent."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.tunnel import IDLE_SECONDS, tunnel
+from supervisor.ground.lane import Overdue
+from supervisor.ground.net.memory import MemoryConn, Rehearsal
+
+
+class Joined:
+    """A tunnel between two pairs; `client` and `server` are the far ends."""
+
+    def __init__(self, from_client: bytes = b"", from_server: bytes = b"") -> None:
+        self.lane = Rehearsal()
+        near, self.client = self.lane.pair(1000)
+        there, self.server = self.lane.pair(1000)
+        self.result: int | BaseException | None = None
+
+        async def session(a: MemoryConn, b: MemoryConn) -> None:
+            try:
+                self.result = await tunnel(self.lane.current, a, b, from_client, from_server)
+            except (OSError, Overdue) as error:
+                self.result = error
+            a.close()
+            b.close()
+
+        self.lane.spawn(session(near, there))
+        self.lane.run()
+
+
+def test_bytes_go_both_ways_those_already_read_first() -> None:
+    joined = Joined(b"a", b"b")
+    joined.lane.feed(joined.client, b"c")
+    joined.lane.feed(joined.server, b"d")
+    assert (joined.server.take(), joined.client.take()) == (b"ac", b"bd")
+
+
+def test_each_half_ends_on_its_own() -> None:
+    joined = Joined()
+    joined.client.shutdown_write()
+    joined.lane.run()
+    assert joined.server.at_end
+    joined.lane.feed(joined.server, b"later")
+    assert joined.client.take() == b"later"
+    joined.server.close()
+    joined.lane.run()
+    assert joined.result == 5
+
+
+def test_a_side_is_read_only_as_fast_as_the_other_takes_it() -> None:
+    joined = Joined()
+    sent = 0
+    while True:
+        joined.client.writable = True
+        taken = joined.client.send_nowait(b"x" * 500)
+        joined.lane.run()
+        sent += taken
+        if not taken:
+            break
+    assert sent <= 4000
+    assert len(joined.server.take()) > 0
+
+
+def test_a_broken_side_ends_both() -> None:
+    joined = Joined()
+    joined.server.abort()
+    joined.lane.run()
+    assert isinstance(joined.result, OSError)
+
+
+def test_silence_ends_it_and_every_byte_puts_that_off() -> None:
+    joined = Joined()
+    joined.lane.advance(IDLE_SECONDS - 10)
+    joined.lane.feed(joined.client, b"x")
+    joined.lane.advance(IDLE_SECONDS - 10)
+    assert joined.result is None
+    joined.lane.advance(20)
+    with pytest.raises(Overdue):
+        raise joined.result  # type: ignore[misc]

@@ -1,0 +1,108 @@
+"""The loop: descriptors, timers and signals become plain calls, in order, one at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor.arbiter.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.restore_signals()
+    loop.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right
+
+
+def test_what_can_be_read_is_told_until_it_is_forgotten(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    left, right = pair
+    calls = []
+
+    def readable() -> None:
+        calls.append(right.recv(1))
+        if len(calls) == 3:
+            loop.forget(right)
+            loop.after(0, lambda: loop.stop(7))
+
+    loop.watch(right, readable)
+    left.send(b"abcd")
+    assert loop.run() == 7
+    assert calls == [b"a", b"b", b"c"]
+    loop.forget(right)
+
+
+def test_watching_again_for_writing_replaces_the_reading(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    left, right = pair
+    left.send(b"x")
+    loop.watch(right, lambda: loop.stop(1))
+    loop.watch(right, lambda: loop.stop(2), write=True)
+    assert loop.run() == 2
+
+
+def test_one_event_may_forget_what_another_of_the_same_batch_is_for(loop: Loop) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    calls = []
+
+    def first_come(mine: int) -> None:
+        calls.append(mine)
+        for _, right in pairs:
+            loop.forget(right)
+        loop.after(0, lambda: loop.stop(0))
+
+    for number, (left, right) in enumerate(pairs):
+        loop.watch(right, lambda number=number: first_come(number))
+        left.send(b"x")
+    loop.run()
+    assert len(calls) == 1
+    for left, right in pairs:
+        left.close()
+        right.close()
+
+
+def test_timers_come_in_order_and_cancelled_ones_never(loop: Loop) -> None:
+    calls: list[str] = []
+    loop.after(0.02, lambda: calls.append("second"))
+    loop.after(0.01, lambda: calls.append("first"))
+    cancelled = loop.after(0.0, lambda: calls.append("never"))
+    cancelled.cancel()
+    loop.after(0.03, lambda: loop.stop(0))
+    loop.run()
+    assert calls == ["first", "second"]
+
+
+def test_a_repeated_timer_repeats(loop: Loop) -> None:
+    calls: list[int] = []
+    loop.every(0.001, lambda: calls.append(1) if len(calls) < 3 else loop.stop(0))
+    loop.run()
+    assert len(calls) == 3
+
+
+def test_a_signal_is_an_event_and_two_waiting_ones_are_one(loop: Loop) -> None:
+    calls: list[str] = []
+    loop.on_signals({signal.SIGUSR1: lambda: calls.append("usr1"), signal.SIGUSR2: lambda: loop.stop(5)})
+    for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), number)
+    assert calls == [], "not inside the handler"
+    assert loop.run() == 5
+    assert calls == ["usr1"]
+
+
+def test_handlers_are_given_back(loop: Loop) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    loop.on_signals({signal.SIGUSR1: lambda: None})
+    loop.restore_signals()
+    assert signal.getsignal(signal.SIGUSR1) == before
+    assert signal.set_wakeup_fd(-1) == -1
