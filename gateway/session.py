@@ -9,24 +9,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from gateway.admission import Admission
 from gateway.connection import Connection
-from gateway.decisions import Decision, undecided_words
+from gateway.decisions import Decision
 from gateway.errors import PeerError
 from gateway.exchange import CLIENT_SECONDS, Exchange
-from gateway.fields import CHUNKED, CLOSE, CONTINUE, NAMED, OLD, WANTED, WANTS_UPGRADE, WEBSOCKET, Bearer, Field
-from gateway.forwarded import from_proxy, id_lines
+from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, WANTS_UPGRADE, WEBSOCKET
 from gateway.framing import Body, ChunkedRequest, LengthBody
-from gateway.guard import find_end, without_named
-from gateway.limits import Key, Limit, address_key
+from gateway.guard import find_end
 from gateway.plan import ListenerPlan, Plan, Route
 from gateway.refusal import linger, refuse
 from gateway.shared import Shared
-from gateway.tokens import Verified
 from gateway.upstreams import MAX_IDLE
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
-from supervisor.plane.layout import Tier
 
 HEAD_SECONDS: Final = 10.0  # for a head, from its first byte
 NEXT_SECONDS: Final = 60.0  # between two requests
@@ -34,8 +31,6 @@ NEXT_SECONDS: Final = 60.0  # between two requests
 _SLOW: Final = CHUNKED | CONTINUE | OLD | WEBSOCKET  # such a request is an Exchange from the start
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _END: Final = b"\r\n\r\n"
-_UNREAD: Final = '"method":null,"host":null,"path":null'
-_CACHED: Final = Tier.TOKENS_CACHED
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
 
 
@@ -48,9 +43,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     session = lane.current
     stream, client, listener = connection.stream, connection.client, connection.listener
     recv, send = stream.recv_nowait, stream.send_nowait
-    new_identity, recall, admit = shared.identities.new, shared.answers.recall, shared.admit
+    admission = Admission()
+    begin, admit, recall = admission.begin, admission.admit, shared.answers.recall
     idle, account = shared.upstreams.idle, shared.account
-    cached_at = shared.tier + _CACHED
     server: Server | None = None
     upstream: Any = None
     patience = HEAD_SECONDS
@@ -74,11 +69,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             connection.seen = lane.now
             began = lane.now_ns
             plan, here = listener.plan, listener.here
-            request_id, identity = new_identity()
-            ip, shown, user, asked = client.ip, client.json, "null", _UNREAD
+            begin(shared, client)
             flags, length, total = 0, -1, -1
-            route: Route | None = None
-            decision: Decision[Route] | None = None
             exchange: Exchange | None = None
             try:
                 end = data.find(_END)
@@ -87,59 +79,18 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     if end < 0:
                         return
                 # Decide: where to, who is it, may it.
-                line, out, flags, length, host, bearer, extras = plan.guard.judge(data, end)
+                judged = plan.guard.judge(data, end)
+                flags, length = judged[2], judged[3]
                 total = end + 4 + length if length > 0 else end + 4
-                if client.proxy:
-                    introduced, request_id, ip = from_proxy(
-                        client, host or here.fallback_host, extras or (), here.trusts, identity
-                    )
-                    shown = f'"{ip}"'
-                lines = here.decisions.by_host.get(host)
-                decision = None if lines is None else lines.get(line)
-                if decision is None:
-                    asked = undecided_words(line, host)
-                    decision = here.decisions.decide(line, host)
-                asked = decision.log
-                route = decision.route or decision.choose(extras)
-                if route.before:
-                    _admit_anybody(shared, connection, route, ip, extras)
-                verified: Verified | None = None
-                verifier = route.verifier
-                if verifier is not None:
-                    if bearer is not None:
-                        verified = verifier.remembered.get(bearer.digest)
-                    if verified is not None and verified.expires > lane.wall:
-                        cells[cached_at] += 1
-                    else:
-                        verified = _verify(shared, route, bearer)
-                    user = verified.user_json
-                    for limit in route.after:
-                        digest = verified.digests.get(limit.row)
-                        if digest is None:
-                            digest = verified.digests[limit.row] = limit.digest(verified.user)
-                        admitted, _, wait = admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
-                        if not admitted and not limit.shadow:
-                            raise limit.refusal(wait)
-                if route.max_body is not None and length > route.max_body:
-                    raise PeerError("body_too_large", f"the body exceeds {route.max_body} bytes")
-                # Rebuild: in this order dropped (by the guard), injected, told.
-                if flags & NAMED and extras is not None:
-                    out = without_named(out, extras)
-                out[0] = decision.line
-                if verified is not None and verified.lines:
-                    out.append(verified.lines)
-                if bearer is not None and (verified is None or route.forward_token):
-                    out.append(bearer.forward)
-                if client.proxy:
-                    out += introduced
-                else:
-                    out.append(client.lines(host or here.fallback_host))
-                    out.append(id_lines(identity))
-                tail = plan.tail % (request_id.encode("ascii") if client.proxy else identity[:32])
+                out = admit(shared, client, here, judged)
+                route, decision, ip = admission.route, admission.decision, admission.ip
+                assert route is not None
+                assert decision is not None
+                tail = plan.tail % (admission.request_id.encode("ascii") if client.proxy else admission.identity[:32])
                 # Forward: on the express lane if it fits and a connection is there.
                 if flags & _SLOW or total > len(data):
-                    exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length, host,
-                                         data, end + 4, ip, tail)  # fmt: skip
+                    exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length,
+                                         judged[4], data, end + 4, ip, tail)  # fmt: skip
                 else:
                     out.append(b"")
                     out.append(data[end + 4 : total])
@@ -195,8 +146,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                     reason = "client_gone"
                                     raise
                                 finally:
-                                    account(route, asked, shown, user, name, status, reason, request_id, total,
-                                            len(reply), began)  # fmt: skip
+                                    account(route, admission.asked, admission.shown, admission.user, name, status,
+                                            reason, admission.request_id, total, len(reply), began)  # fmt: skip
                                 if closing:
                                     return
                                 data = data[total:]
@@ -206,7 +157,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     if server is not None:
                         exchange.take_over(server, upstream, sent, answer)
                         server = upstream = None
-                left = await _carry(shared, exchange, asked, shown, user, request_id, total, began)
+                left = await _carry(shared, exchange, admission, total, began)
             except PeerError as error:
                 name = "" if exchange is None else exchange.server_name
                 if server is not None:
@@ -215,8 +166,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     shared.upstreams.close(upstream)
                     server.ended()
                     server = upstream = None
-                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, decision,
-                                     route, asked, shown, user, request_id, began)  # fmt: skip
+                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, admission,
+                                     began)  # fmt: skip
             if left is None:
                 return
             data = left
@@ -255,45 +206,6 @@ async def _rest_of_head(shared: Shared, connection: Connection, data: bytes) -> 
     return data, end
 
 
-def _admit_anybody(
-    shared: Shared, connection: Connection, route: Route, ip: str, extras: list[Field] | None
-) -> None:
-    """The limits that need no identity. Raises PeerError("limited")."""
-    client, lane = connection.client, shared.lane
-    for limit in route.before:
-        if limit.key is Key.ROUTE:
-            digest = limit.route_digest
-        elif limit.key is Key.HEADER:
-            digest = limit.digest(_header(limit, extras))
-        elif ip is not client.ip:
-            digest = limit.digest(address_key(ip))
-        else:
-            known = client.digests.get(limit.row)
-            digest = client.digests[limit.row] = limit.digest(address_key(ip)) if known is None else known
-        admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
-        if not admitted and not limit.shadow:
-            raise limit.refusal(wait)
-
-
-def _header(limit: Limit, extras: list[Field] | None) -> bytes:
-    """What the header of a limit says; requests without it share one key, so that leaving it out gains nothing."""
-    for kind, _, detail in extras or ():
-        if kind == WANTED and detail[0] == limit.header:
-            return bytes(detail[1])
-    return b""
-
-
-def _verify(shared: Shared, route: Route, bearer: Bearer | None) -> Verified:
-    """The slow way to a token's holder. Raises PeerError 401."""
-    verifier = route.verifier
-    assert verifier is not None
-    before = verifier.verified
-    try:
-        return verifier.verify(bearer, shared.lane.wall)
-    finally:
-        shared.cells[shared.tier + Tier.TOKENS_VERIFIED] += verifier.verified - before
-
-
 def _exchange(
     shared: Shared, connection: Connection, plan: Plan, here: ListenerPlan, route: Route, decision: Decision[Route],
     out: list[bytes], flags: int, length: int, host: bytes | None, data: bytes, body_at: int, ip: str, tail: bytes,
@@ -327,9 +239,7 @@ def _exchange(
     return Exchange(shared, connection, route, decision, request, body, flags, ip, tail)
 
 
-async def _carry(
-    shared: Shared, exchange: Exchange, asked: str, shown: str, user: str, request_id: str, head: int, began: int
-) -> bytes | None:
+async def _carry(shared: Shared, exchange: Exchange, asked: Admission, head: int, began: int) -> bytes | None:
     """Run an Exchange and account for it; what is left to serve, or None if the connection is at its end."""
     connection, body = exchange.connection, exchange.body
     reason, finished = "client_gone", False
@@ -345,8 +255,8 @@ async def _carry(
     finally:
         if finished or reason:
             shared.account(
-                exchange.route, asked, shown, user, exchange.server_name, exchange.status or 499, reason, request_id,
-                head + body.received, exchange.bytes_out, began,
+                exchange.route, asked.asked, asked.shown, asked.user, exchange.server_name, exchange.status or 499,
+                reason, asked.request_id, head + body.received, exchange.bytes_out, began,
             )  # fmt: skip
     if reason:
         # Cut short. A body without a frame of its own would look whole after an orderly end.
@@ -362,8 +272,7 @@ async def _carry(
 
 async def _refuse(
     shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
-    server: str, data: bytes, total: int, flags: int, decision: Decision[Route] | None, route: Route | None,
-    asked: str, shown: str, user: str, request_id: str, began: int,
+    server: str, data: bytes, total: int, flags: int, asked: Admission, began: int,
 ) -> bytes | None:  # fmt: skip
     """Answer an error; what is left to serve, or None if the connection is at its end."""
     rest: bytes | None = None
@@ -378,14 +287,14 @@ async def _refuse(
         plan,
         error,
         rest=rest,
-        head_request=decision is not None and decision.head,
+        head_request=asked.decision is not None and asked.decision.head,
         before=b"" if exchange is None else exchange.unsent,
-        route=route,
-        asked=asked,
-        client=shown,
-        user=user,
+        route=asked.route,
+        asked=asked.asked,
+        client=asked.shown,
+        user=asked.user,
         server=server,
-        request_id=request_id,
+        request_id=asked.request_id,
         bytes_in=max(0, total),
         began_ns=began,
     )

@@ -10,6 +10,7 @@ connection and at every time, so it is remembered, and a block is a join of reme
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from hpack.exceptions import HPACKDecodingError
@@ -17,13 +18,34 @@ from hpack.huffman_table import decode_huffman
 
 from gateway.http2.errors import COMPRESSION_ERROR, ConnectionFault
 from gateway.http2.fields import OVERHEAD, STATIC, STATIC_NAMES, Entry, entry
-from gateway.memo import LineMemo
+from gateway.memo import MAX_BYTES, MAX_LINE, MAX_LINES
 
 TABLE_SIZE: Final = 4096  # bytes; what SETTINGS_HEADER_TABLE_SIZE says where nobody changes it
 MAX_INTEGER: Final = 1 << 24  # no length or index in a block of 64 KiB comes near
 
 _DYNAMIC: Final = len(STATIC)  # index of the newest entry of the dynamic table
 _NEVER_INDEXED: Final = frozenset({b"set-cookie", b"www-authenticate"})  # RFC 7541 §7.1.3: no proxy may table them
+
+
+class Memo(dict[bytes, bytes]):
+    """`memo[data]` is `work(data)`, remembered; emptied when it is full. Only for what is a function of its bytes."""
+
+    __slots__ = ("_size", "_work")
+
+    def __init__(self, work: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._work = work
+        self._size = 0
+
+    def __missing__(self, data: bytes) -> bytes:
+        outcome = self._work(data)
+        if len(data) <= MAX_LINE:
+            if len(self) >= MAX_LINES or self._size + len(data) > MAX_BYTES:
+                self.clear()
+                self._size = 0
+            self[data] = outcome
+            self._size += len(data)
+        return outcome
 
 
 def _unhuffman(data: bytes) -> bytes:
@@ -33,7 +55,7 @@ def _unhuffman(data: bytes) -> bytes:
         raise ConnectionFault(COMPRESSION_ERROR, "a malformed Huffman string") from None
 
 
-_huffman: Final = LineMemo(_unhuffman)
+_huffman: Final = Memo(_unhuffman)
 
 
 class BlockDecoder:
@@ -206,12 +228,14 @@ def encode_integer(value: int, bits: int, first: int = 0) -> bytes:
 class BlockEncoder:
     """Encodes the heads of answers for every connection of a worker."""
 
-    __slots__ = ("lines", "look")
+    __slots__ = ("_look", "heads", "lines")
 
     def __init__(self) -> None:
-        self.lines: LineMemo[bytes] = LineMemo(encode_line)
-        self.look = self.lines.__getitem__
+        self.lines = Memo(encode_line)
+        self._look = self.lines.__getitem__
+        # Whole heads as the answers' memory has them (AnswerReader.recall): within a second they repeat.
+        self.heads = Memo(lambda head: self.encode(head.split(b"\r\n")))
 
-    def encode(self, lines: list[bytes]) -> bytes:
-        """The block for a status line and header lines."""
-        return b"".join(map(self.look, lines))
+    def encode(self, lines: Iterable[bytes]) -> bytes:
+        """The block for a status line and header lines, or for trailers."""
+        return b"".join(map(self._look, lines))
