@@ -73,6 +73,7 @@ class Exchange:
         self._heard = False  # the server has sent something
         self._carried: AnswerBody | None = None  # the answer's body
         self._upload = not body.done  # the request body goes on
+        self._plain = bool(flags & OLD)  # answers' bodies go on without chunks
         self._refused = False  # the server took less than the whole request
         self._interim = 0
         self._keep_upstream = False
@@ -236,12 +237,15 @@ class Exchange:
         if not data:
             self.reason = "client_gone"
             raise ConnectionResetError("the request body ended early")
+        self._take_body(data)
+        return True
+
+    def _take_body(self, data: bytes) -> None:
         self._patience = min(BODY_GRACE, self._patience + len(data) / MIN_BODY_RATE)
         self._payload = None
         self._to_server = self.body.take(data)
         self._upload = not self.body.done
         self._server_by = self.lane.now + self.route.timeout
-        return True
 
     def _write_server(self) -> bool:
         try:
@@ -307,13 +311,11 @@ class Exchange:
             self._interim += 1
             if self._interim > MAX_INTERIM:
                 raise PeerError("bad_answer", "interim answers without end")
-            if not self.flags & OLD:
-                self._to_client = b"".join((self._to_client, b"\r\n".join(lines), _END))
+            self._say_interim(lines)
         self._answer = b""
 
     def _begin_answer(self, status: int, lines: list[bytes], flags: int, length: int, dated: bool, data: bytes) -> None:
         """The final answer's head, and the body that came with it."""
-        old = bool(self.flags & OLD)
         bodiless = has_no_body(status, self.decision.head)
         carried: AnswerBody
         if bodiless:
@@ -321,34 +323,21 @@ class Exchange:
             if status == 204:  # RFC 9110 §8.6
                 lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
         elif flags & CHUNKED:
-            carried = ChunkedAnswer(old)
+            carried = ChunkedAnswer(self._plain)
         elif length >= 0:
             carried = LengthBody(length)
         else:
-            carried = UnboundedAnswer(old)
+            carried = UnboundedAnswer(self._plain)
         unbounded = not bodiless and length < 0
-        # What the client has not sent of its body can't be told from its next request, once we stop reading it.
-        closing = (
-            not self.body.done
-            or self.connection.listener.draining
-            or bool(self.flags & CLOSE)
-            or (old and (unbounded or not self.flags & KEEP_ALIVE))
-        )
-        self.reusable = not closing
         sent_whole = self.body.done and not self._to_server and not self._refused
         self._keep_upstream = sent_whole and not flags & (CLOSE | OLD) and (not unbounded or bool(flags & CHUNKED))
-        if unbounded and not old:
-            lines.append(b"Transfer-Encoding: chunked")
         if not dated:
             lines.append(self.shared.date_line())
-        if closing:
-            lines.append(b"Connection: close")
-        elif old:
-            lines.append(b"Connection: keep-alive")
         self.status = status
         self._server_by = self.lane.now + self.route.timeout
         if self.server is not None:
             self.server.succeeded()
+        head = self._say_head(lines, unbounded, carried.done)
         body = b""
         if data:
             if carried.done:
@@ -358,8 +347,33 @@ class Exchange:
                 if carried.rest:
                     self._keep_upstream = False
         self._carried = carried
-        head = b"\r\n".join(lines)
-        self._to_client = b"".join((self._to_client, head, self.tail, body))
+        self._to_client = b"".join((self._to_client, head, body))
+
+    # -- what HTTP/1.1 says in its own way
+
+    def _say_interim(self, lines: list[bytes]) -> None:
+        if not self.flags & OLD:
+            self._to_client = b"".join((self._to_client, b"\r\n".join(lines), _END))
+
+    def _say_head(self, lines: list[bytes], unbounded: bool, ends: bool) -> bytes:
+        """The head of the answer: what stands before its body. `unbounded`: it has a body of no known length; `ends`:
+        it has none at all."""
+        old = bool(self.flags & OLD)
+        # What the client has not sent of its body can't be told from its next request, once we stop reading it.
+        closing = (
+            not self.body.done
+            or self.connection.listener.draining
+            or bool(self.flags & CLOSE)
+            or (old and (unbounded or not self.flags & KEEP_ALIVE))
+        )
+        self.reusable = not closing
+        if unbounded and not old:
+            lines.append(b"Transfer-Encoding: chunked")
+        if closing:
+            lines.append(b"Connection: close")
+        elif old:
+            lines.append(b"Connection: keep-alive")
+        return b"\r\n".join(lines) + self.tail
 
     def _switch(self, lines: list[bytes], data: bytes) -> None:
         """101: from here on the bytes are nobody's but theirs."""

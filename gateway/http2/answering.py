@@ -26,8 +26,8 @@ class Answering:
     """The streams of one connection and what is sent on them."""
 
     __slots__ = (
-        "accepts", "client_leaves", "draining", "failed", "floods", "last_id", "news", "now", "output", "recv_window",
-        "reset_ids", "streams", "unacknowledged",
+        "accepts", "client_leaves", "draining", "failed", "floods", "last_id", "malformed", "news", "now", "output",
+        "recv_window", "reset_ids", "streams", "unacknowledged",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -37,6 +37,7 @@ class Answering:
         self.floods = FloodGuard()
         self.now = 0.0  # of the last `receive_data`
         self.news: list[Stream] = []
+        self.malformed = 0  # requests that were reset before they were any; for the account
         self.last_id = 0  # the highest stream that the client opened
         self.accepts = MAX_ID  # streams above this one are not served any more
         self.recv_window = CONNECTION_WINDOW  # bytes that may still come

@@ -171,6 +171,7 @@ class Http2Connection(Answering):
                 head = request_head(entries)
             except StreamFault as fault:
                 if stream_id <= self.accepts:
+                    self.malformed += 1
                     self.refuse(stream_id, fault.number)
                     self.floods.was_reset(0.0)
                 return None

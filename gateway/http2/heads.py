@@ -27,6 +27,7 @@ class Head(NamedTuple):
     line: bytes  # as a request line of HTTP/1.1
     lines: list[bytes]  # header lines; shared by requests that are alike, so not to be changed
     length: int
+    size: int  # bytes, as SETTINGS_MAX_HEADER_LIST_SIZE counts them
     refusal: str
 
 
@@ -97,8 +98,9 @@ def request_head(entries: list[Entry]) -> Head:
         lines.insert(0, b"Host: " + authority)
     if cookies is not None:
         ordinary(b"cookie: " + b"; ".join(cookies))  # §8.2.3
-    refusal = "too_many_fields" if len(entries) > MAX_FIELDS else "head_too_large" if size > MAX_HEAD else ""
-    return Head(method + b" " + path + b" HTTP/1.1", lines, length, refusal)
+    # Of the pseudo-headers only :authority is a field in HTTP/1.1.
+    refusal = "too_many_fields" if len(entries) > MAX_FIELDS + 3 else "head_too_large" if size > MAX_HEAD else ""
+    return Head(method + b" " + path + b" HTTP/1.1", lines, length, size, refusal)
 
 
 def trailer_lines(entries: Iterable[Entry]) -> list[bytes]:
