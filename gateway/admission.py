@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.connection import Connection
 from gateway.decisions import Decision, undecided_words
 from gateway.errors import PeerError
 from gateway.fields import NAMED, WANTED, Bearer, Field
@@ -48,10 +49,10 @@ class Admission:
         self.user = "null"
         self.request_id, self.identity = shared.identities.new()
 
-    def admit(self, shared: Shared, client: Client, here: ListenerPlan, judged: Judged) -> list[bytes]:
+    def admit(self, shared: Shared, connection: Connection, here: ListenerPlan, judged: Judged) -> list[bytes]:
         """The head's lines for the server, without the empty one at the end. Raises PeerError if it may not pass."""
         line, out, flags, length, host, bearer, extras = judged
-        lane = shared.lane
+        lane, client = shared.lane, connection.client
         if client.proxy:
             introduced, self.request_id, self.ip = from_proxy(
                 client, host or here.fallback_host, extras or (), here.trusts, self.identity
@@ -66,7 +67,7 @@ class Admission:
         self.asked = decision.log
         self.route = route = decision.route or decision.choose(extras)
         if route.before:
-            self._admit_anybody(shared, client, route, extras)
+            admit_anybody(shared, connection, route, self.ip, extras)
         verified: Verified | None = None
         verifier = route.verifier
         if verifier is not None:
@@ -75,7 +76,7 @@ class Admission:
             if verified is not None and verified.expires > lane.wall:
                 shared.cells[shared.tier + _CACHED] += 1
             else:
-                verified = _verify(shared, route, bearer)
+                verified = verify(shared, route, bearer)
             self.user = verified.user_json
             for limit in route.after:
                 digest = verified.digests.get(limit.row)
@@ -101,22 +102,25 @@ class Admission:
             out.append(id_lines(self.identity))
         return out
 
-    def _admit_anybody(self, shared: Shared, client: Client, route: Route, extras: list[Field] | None) -> None:
-        """The limits that need no identity. Raises PeerError("limited")."""
-        lane = shared.lane
-        for limit in route.before:
-            if limit.key is Key.ROUTE:
-                digest = limit.route_digest
-            elif limit.key is Key.HEADER:
-                digest = limit.digest(_header(limit, extras))
-            elif self.ip is not client.ip:
-                digest = limit.digest(address_key(self.ip))
-            else:
-                known = client.digests.get(limit.row)
-                digest = client.digests[limit.row] = limit.digest(address_key(self.ip)) if known is None else known
-            admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
-            if not admitted and not limit.shadow:
-                raise limit.refusal(wait)
+
+def admit_anybody(
+    shared: Shared, connection: Connection, route: Route, ip: str, extras: list[Field] | None
+) -> None:
+    """The limits that need no identity. Raises PeerError("limited")."""
+    client, lane = connection.client, shared.lane
+    for limit in route.before:
+        if limit.key is Key.ROUTE:
+            digest = limit.route_digest
+        elif limit.key is Key.HEADER:
+            digest = limit.digest(_header(limit, extras))
+        elif ip is not client.ip:
+            digest = limit.digest(address_key(ip))
+        else:
+            known = client.digests.get(limit.row)
+            digest = client.digests[limit.row] = limit.digest(address_key(ip)) if known is None else known
+        admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
+        if not admitted and not limit.shadow:
+            raise limit.refusal(wait)
 
 
 def _header(limit: Limit, extras: list[Field] | None) -> bytes:
@@ -127,7 +131,7 @@ def _header(limit: Limit, extras: list[Field] | None) -> bytes:
     return b""
 
 
-def _verify(shared: Shared, route: Route, bearer: Bearer | None) -> Verified:
+def verify(shared: Shared, route: Route, bearer: Bearer | None) -> Verified:
     """The slow way to a token's holder. Raises PeerError 401."""
     verifier = route.verifier
     assert verifier is not None

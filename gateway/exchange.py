@@ -16,18 +16,22 @@ from gateway.connection import Connection
 from gateway.decisions import Decision
 from gateway.errors import PeerError
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, OLD, WEBSOCKET
-from gateway.framing import AnswerBody, Body, ChunkedAnswer, LengthBody, UnboundedAnswer
+from gateway.framing import AnswerBody, Body, answer_body
 from gateway.plan import Route
 from gateway.shared import Shared
 from gateway.tunnel import tunnel
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
+from supervisor.plane.layout import Server as ServerCells
 
 CLIENT_SECONDS: Final = 60.0  # without taking a byte of its answer; nginx's send_timeout
 BODY_GRACE: Final = 10.0  # seconds a request body may fall behind MIN_BODY_RATE
 MIN_BODY_RATE: Final = 1024.0  # bytes a second
-_END: Final = b"\r\n\r\n"
 MAX_INTERIM: Final = 16  # 1xx answers before the final one; more is no HTTP
+
+_SERVERS_FAULT: Final = frozenset({"bad_answer", "answer_cut", "answer_timeout"})
+_END: Final = b"\r\n\r\n"
+_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
 class _Again(Exception):
@@ -51,10 +55,8 @@ class Exchange:
         self.session = shared.lane.current
         self.connection = connection
         self.stream: Any = connection.stream
-        self.route = route
-        self.decision = decision
-        self.body = body
-        self.flags = flags
+        self.route, self.decision = route, decision
+        self.body, self.flags = body, flags
         self.ip = ip  # the client's, that balancing may go by
         self.tail = tail  # the end of its answer's head
         self._picked: Server | None = None
@@ -79,11 +81,12 @@ class Exchange:
         self._keep_upstream = False
         self._tunnel = False
         self._patience = BODY_GRACE
+        self._stuck_since = 0.0  # the client has taken nothing since then
         self._client_by = self._server_by = math.inf
 
     @property
     def unsent(self) -> bytes:
-        """What the client is still to get of interim answers, before any other answer."""
+        """What the client is still to get of interim answers."""
         return bytes(self._to_client)
 
     def take_over(self, server: Server, upstream: Any, sent: int, answer: bytes) -> None:
@@ -100,6 +103,8 @@ class Exchange:
         self._to_server = memoryview(self._payload)[sent:]
         self._answer = answer
         self._heard = bool(answer)
+        self.shared.cells[server.base + _BYTES_OUT] += sent
+        self.shared.cells[server.base + _BYTES_IN] += len(answer)
 
     async def run(self) -> None:
         """Carry it through. PeerError: no answer was begun, this is the one to give. OSError: the client is gone."""
@@ -109,18 +114,19 @@ class Exchange:
                 if self.upstream is None:
                     await self._connect(began)
                 try:
-                    await self._pump()
+                    await self._pump(began)
                 except _Again:
                     continue
                 except PeerError as error:
-                    self._server_is_to_blame(error)
+                    if error.code in _SERVERS_FAULT and self.server is not None:
+                        self.server.failed(self.lane.now_ns)
                     if self.status:
                         self.reason = error.code
                         return  # cut: the answer has begun, and ends short
                     raise
                 break
             if self._tunnel:
-                self.bytes_out += await tunnel(self.session, self.stream, self.upstream, self.body.rest, self._answer)
+                await self._join()
             elif self._keep_upstream and self.server is not None:
                 upstream, self.upstream = self.upstream, None
                 self.shared.upstreams.keep(self.server, upstream)
@@ -129,6 +135,18 @@ class Exchange:
                 self.shared.upstreams.close(self.upstream)
             if self.server is not None:
                 self.server.ended()
+
+    async def _join(self) -> None:
+        """The tunnel after 101."""
+        assert self.server is not None
+        cells, base = self.shared.cells, self.server.base
+
+        def moved(up: int, down: int) -> None:
+            cells[base + _BYTES_OUT] += up
+            cells[base + _BYTES_IN] += down
+            self.bytes_out += down
+
+        await tunnel(self.session, self.stream, self.upstream, self.body.rest, self._answer, moved)
 
     # -- connecting
 
@@ -160,18 +178,10 @@ class Exchange:
             return _Again()
         return error
 
-    def _server_is_to_blame(self, error: PeerError) -> None:
-        """Tell the pool, if the server did not do its work."""
-        if error.code in ("bad_answer", "answer_cut", "answer_timeout") and self.server is not None:
-            self.server.failed(self.lane.now_ns)
-
-    # -- the loop
-
-    async def _pump(self) -> None:
-        lane, stream, upstream = self.lane, self.stream, self.upstream
-        session = self.session
-        stream.waiter = upstream.waiter = session
-        self._server_by = lane.now + self.route.timeout
+    async def _pump(self, began: float) -> None:
+        lane = self.lane
+        self.stream.waiter = self.upstream.waiter = self.session
+        self._server_by = began + self.route.timeout
         if self._answer:
             self._take_answer(b"")
         while not self._finished():
@@ -192,34 +202,34 @@ class Exchange:
             await self._wait()
 
     def _finished(self) -> bool:
-        carried = self._carried
-        return (carried is not None and carried.done and not self._to_client) or (self._tunnel and not self._to_client)
+        return not self._to_client and (self._tunnel or (self._carried is not None and self._carried.done))
 
     async def _wait(self) -> None:
         """Until something happens on either side, or one of them is too slow."""
-        lane, session = self.lane, self.session
+        lane = self.lane
         waits_for_body = self._upload and not self._to_server
         if self.flags & CONTINUE and not self._interim and not self.body.received:
             waits_for_body = False  # the client waits for the server's word, so the server's time runs
         if self._to_client:
-            self._client_by = lane.now + CLIENT_SECONDS
+            self._stuck_since = self._stuck_since or lane.now
+            self._client_by = self._stuck_since + CLIENT_SECONDS
         elif waits_for_body:
             self._client_by = lane.now + self._patience
         else:
             self._client_by = math.inf
         # While the client is what keeps it from going on, the server has time.
-        server_by = math.inf if self._to_client or (waits_for_body and not self._heard) else self._server_by
+        server_by = math.inf if self._to_client or (waits_for_body and not self.status) else self._server_by
         by = min(self._client_by, server_by)
-        session.expire_in(max(0.0, by - lane.now))
         began = lane.now
+        self.session.expire_in(max(0.0, by - began))
         try:
             await park()
         except Overdue:
             if lane.now < by - 0.001:
                 raise
+            if self._client_by > server_by and self.status:
+                raise PeerError("answer_cut", "the server stopped in the middle of its answer") from None
             if self._client_by > server_by:
-                if self.status:
-                    raise PeerError("answer_cut", "the server stopped in the middle of its answer") from None
                 raise PeerError("answer_timeout", f"no answer within {self.route.timeout:g} s") from None
             if self._to_client:
                 self.reason = "client_timeout"
@@ -263,7 +273,10 @@ class Exchange:
             return True
         if not sent:
             return False
-        self._server_by = self.lane.now + self.route.timeout
+        assert self.server is not None
+        self.shared.cells[self.server.base + _BYTES_OUT] += sent
+        if self._payload is None:  # a body in pieces: the server's time begins with the last of them
+            self._server_by = self.lane.now + self.route.timeout
         self._to_server = b"" if sent == len(self._to_server) else memoryview(self._to_server)[sent:]
         return True
 
@@ -278,6 +291,8 @@ class Exchange:
             return False
         if data:
             self._heard = True
+            if self.server is not None:
+                self.shared.cells[self.server.base + _BYTES_IN] += len(data)
             self._server_by = self.lane.now + self.route.timeout if self.status else self._server_by
             self._take_answer(data)
         elif self._carried is not None:
@@ -290,7 +305,7 @@ class Exchange:
     def _take_answer(self, data: bytes) -> None:
         if self._carried is not None:
             self._to_client = self._carried.take(data)
-            if self._carried.done and self._carried.rest:
+            if self._carried.rest:
                 self._keep_upstream = False  # it speaks without being asked: nothing on it can be believed
             return
         data = self._answer + data
@@ -317,17 +332,9 @@ class Exchange:
     def _begin_answer(self, status: int, lines: list[bytes], flags: int, length: int, dated: bool, data: bytes) -> None:
         """The final answer's head, and the body that came with it."""
         bodiless = has_no_body(status, self.decision.head)
-        carried: AnswerBody
-        if bodiless:
-            carried = LengthBody(0)
-            if status == 204:  # RFC 9110 §8.6
-                lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
-        elif flags & CHUNKED:
-            carried = ChunkedAnswer(self._plain)
-        elif length >= 0:
-            carried = LengthBody(length)
-        else:
-            carried = UnboundedAnswer(self._plain)
+        if status == 204:  # RFC 9110 §8.6
+            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
+        carried = answer_body(0 if bodiless else length, bool(flags & CHUNKED) and not bodiless, self._plain)
         unbounded = not bodiless and length < 0
         sent_whole = self.body.done and not self._to_server and not self._refused
         self._keep_upstream = sent_whole and not flags & (CLOSE | OLD) and (not unbounded or bool(flags & CHUNKED))
@@ -335,17 +342,13 @@ class Exchange:
             lines.append(self.shared.date_line())
         self.status = status
         self._server_by = self.lane.now + self.route.timeout
-        if self.server is not None:
-            self.server.succeeded()
+        assert self.server is not None
+        self.server.succeeded()
         head = self._say_head(lines, unbounded, carried.done)
-        body = b""
-        if data:
-            if carried.done:
-                self._keep_upstream = False
-            else:
-                body = carried.take(data)
-                if carried.rest:
-                    self._keep_upstream = False
+        ended = carried.done
+        body = carried.take(data) if data and not ended else b""
+        if carried.rest or (data and ended):
+            self._keep_upstream = False
         self._carried = carried
         self._to_client = b"".join((self._to_client, head, body))
 
@@ -388,10 +391,10 @@ class Exchange:
             self.server.succeeded()
 
     def _write_client(self) -> bool:
-        sent: int = self.stream.send_nowait(self._to_client)
-        if not sent:
+        if not (sent := self.stream.send_nowait(self._to_client)):
             return False
         self.bytes_out += sent
+        self._stuck_since = 0.0
         self._to_client = b"" if sent == len(self._to_client) else memoryview(self._to_client)[sent:]
         self._server_by = self.lane.now + self.route.timeout
         return True

@@ -152,3 +152,10 @@ class UnboundedAnswer:
     def end(self) -> bytes:
         self.done = True
         return b"" if self._plain else encode_end([])
+
+
+def answer_body(length: int, chunked: bool, plain: bool) -> AnswerBody:
+    """The body of an answer with this length, -1 for none given. `plain`: it goes on without chunks."""
+    if chunked:
+        return ChunkedAnswer(plain)
+    return LengthBody(length) if length >= 0 else UnboundedAnswer(plain)

@@ -70,7 +70,7 @@ class Listener:
 
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
         self.shared.cells[self.counters + _L.ACCEPTED] += 1
-        return self.welcome(sock, str(address[0]))
+        return self.welcome(sock, plain_address(str(address[0])))
 
     async def welcome(self, sock: socket.socket, ip: str) -> None:
         """One connection from accept to close; `ip` is the peer's address."""
@@ -113,6 +113,13 @@ class Listener:
             cells[counters + _L.ACTIVE] -= 1
 
 
+def plain_address(ip: str) -> str:
+    """An address as people write it: one mapped into IPv6 as the IPv4 address that it is, and without a zone."""
+    if ip.startswith("::ffff:") and "." in ip:
+        return ip.removeprefix("::ffff:")
+    return ip.partition("%")[0]
+
+
 async def introduced(conn: Any, ip: str) -> tuple[str, bytes]:
     """The client's address by the PROXY header, and what was read beyond it. Raises ProxyError, OSError."""
     data = b""
@@ -143,6 +150,8 @@ async def peeked(conn: Any, ip: str) -> tuple[str, bytes]:
                 left -= len(conn.sock.recv(min(left, _DISCARD)))
             conn.readable = True
             return (ip if header.source is None else header.source[0]), b""
+        if data is not None and conn.last:
+            raise ConnectionResetError("closed within the PROXY header")
         # Every segment that arrives makes an edge, whether or not the ones before it were read.
         conn.readable = False
         while not conn.readable:

@@ -49,8 +49,9 @@ async def refuse(
     fields: Sequence[bytes] = (plan.served_by,) if plan.served_by else ()
     reply = answer(error, request_id, lane.wall, close=close, head_request=head_request, fields=fields)
     shared.account(
-        route, asked, client, user, server, error.status, error.code, request_id, bytes_in, len(reply), began_ns
-    )
+        connection.listener.counters, route, asked, client, user, server, error.status, error.code, request_id,
+        bytes_in, len(reply), began_ns,
+    )  # fmt: skip
     lane.current.deadline = lane.now + SEND_SECONDS
     await stream.send(before + reply)
     if not close:

@@ -16,13 +16,14 @@ from gateway.errors import PeerError
 from gateway.exchange import CLIENT_SECONDS, Exchange
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, WANTS_UPGRADE, WEBSOCKET
 from gateway.framing import Body, ChunkedRequest, LengthBody
-from gateway.guard import find_end
+from gateway.guard import Judged, find_end
 from gateway.plan import ListenerPlan, Plan, Route
 from gateway.refusal import linger, refuse
 from gateway.shared import Shared
 from gateway.upstreams import MAX_IDLE
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
+from supervisor.plane.layout import Route as RouteCells
 from supervisor.plane.layout import Server as ServerCells
 
 HEAD_SECONDS: Final = 10.0  # for a head, from its first byte
@@ -32,6 +33,8 @@ _SLOW: Final = CHUNKED | CONTINUE | OLD | WEBSOCKET  # such a request is an Exch
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _END: Final = b"\r\n\r\n"
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
+_FLYING: Final = RouteCells.IN_FLIGHT
+_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
 async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
@@ -46,8 +49,13 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     admission = Admission()
     begin, admit, recall = admission.begin, admission.admit, shared.answers.recall
     idle, account = shared.upstreams.idle, shared.account
+    counters = listener.counters
     server: Server | None = None
     upstream: Any = None
+    flying = 0  # the cell that counts the request as in flight on its route
+    out: list[bytes]
+    judged: Judged | None
+    exchange: Exchange | None
     patience = HEAD_SECONDS
     try:
         while True:
@@ -56,6 +64,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 connection.busy = False
                 session.deadline = lane.now + patience
                 while (got := recv()) is None:
+                    # A connection at rest must not hold what its last request and answer were made of.
+                    out, judged, exchange = [], None, None
+                    request = answer = reply = b""
                     stream.waiter = session
                     await park()
                 if not got:
@@ -71,7 +82,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             plan, here = listener.plan, listener.here
             begin(shared, client)
             flags, length, total = 0, -1, -1
-            exchange: Exchange | None = None
+            exchange = None
             try:
                 end = data.find(_END)
                 if end < 0:
@@ -82,10 +93,12 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 judged = plan.guard.judge(data, end)
                 flags, length = judged[2], judged[3]
                 total = end + 4 + length if length > 0 else end + 4
-                out = admit(shared, client, here, judged)
+                out = admit(shared, connection, here, judged)
                 route, decision, ip = admission.route, admission.decision, admission.ip
                 assert route is not None
                 assert decision is not None
+                flying = route.counters + _FLYING
+                cells[flying] += 1
                 tail = plan.tail % (admission.request_id.encode("ascii") if client.proxy else admission.identity[:32])
                 # Forward: on the express lane if it fits and a connection is there.
                 if flags & _SLOW or total > len(data):
@@ -128,6 +141,10 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                 upstream.waiter = None
                                 stack.append((upstream, lane.now))
                                 server.ended()
+                                cells[flying] = max(1, cells[flying]) - 1
+                                flying = 0
+                                cells[base + _BYTES_OUT] += sent
+                                cells[base + _BYTES_IN] += len(answer)
                                 if cells[base + _STREAK]:
                                     server.succeeded()
                                 name = server.name
@@ -146,8 +163,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                     reason = "client_gone"
                                     raise
                                 finally:
-                                    account(route, admission.asked, admission.shown, admission.user, name, status,
-                                            reason, admission.request_id, total, len(reply), began)  # fmt: skip
+                                    account(counters, route, admission.asked, admission.shown, admission.user, name,
+                                            status, reason, admission.request_id, total, len(reply),
+                                            began)  # fmt: skip
                                 if closing:
                                     return
                                 data = data[total:]
@@ -168,10 +186,15 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     server = upstream = None
                 left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, admission,
                                      began)  # fmt: skip
+            if flying:
+                cells[flying] = max(1, cells[flying]) - 1
+                flying = 0
             if left is None:
                 return
             data = left
     finally:
+        if flying:
+            cells[flying] = max(1, cells[flying]) - 1
         if upstream is not None:
             shared.upstreams.close(upstream)
         if server is not None:
@@ -255,8 +278,9 @@ async def _carry(shared: Shared, exchange: Exchange, asked: Admission, head: int
     finally:
         if finished or reason:
             shared.account(
-                exchange.route, asked.asked, asked.shown, asked.user, exchange.server_name, exchange.status or 499,
-                reason, asked.request_id, head + body.received, exchange.bytes_out, began,
+                connection.listener.counters, exchange.route, asked.asked, asked.shown, asked.user,
+                exchange.server_name, exchange.status or 499, reason, asked.request_id, head + body.received,
+                exchange.bytes_out, began,
             )  # fmt: skip
     if reason:
         # Cut short. A body without a frame of its own would look whole after an orderly end.
@@ -274,7 +298,7 @@ async def _refuse(
     shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
     server: str, data: bytes, total: int, flags: int, asked: Admission, began: int,
 ) -> bytes | None:  # fmt: skip
-    """Answer an error; what is left to serve, or None if the connection is at its end."""
+    """Answer an error; what is left to serve, or None if the connection is at its end. `data` begins the request."""
     rest: bytes | None = None
     if exchange is not None:
         if exchange.body.done and not flags & CLOSE:
@@ -287,7 +311,7 @@ async def _refuse(
         plan,
         error,
         rest=rest,
-        head_request=asked.decision is not None and asked.decision.head,
+        head_request=data.startswith(b"HEAD "),
         before=b"" if exchange is None else exchange.unsent,
         route=asked.route,
         asked=asked.asked,

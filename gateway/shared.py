@@ -21,7 +21,7 @@ from supervisor.ground.log import AccessLog
 from supervisor.plane import layout
 from supervisor.plane.quotas import Quotas
 
-_R = layout.Route
+_R, _L = layout.Route, layout.Listener
 _CLASSES: Final = _R.RESPONSES_1XX - 1  # + the first digit of the status
 _LAST_BUCKET: Final = _R.LATENCY_BUCKETS - 1
 REASON_NUMBERS: Final = {code: number for number, code in enumerate(REASONS)}
@@ -64,6 +64,7 @@ class Shared:
 
     def account(
         self,
+        listener: int,
         route: Route | None,
         asked: str,
         client: str,
@@ -76,8 +77,8 @@ class Shared:
         bytes_out: int,
         began_ns: int,
     ) -> None:
-        """One finished request. `asked`, `client`, `user` are JSON; `server` is a name, "" for none; `reason` is a code
-        of ours or ""."""
+        """One finished request. `listener` is the base of its listener's cells; `asked`, `client` and `user` are JSON;
+        `server` is a name, "" for none; `reason` is a code of ours or ""."""
         cells = self.cells
         lane = self.lane
         micros = (lane.now_ns - began_ns) // 1000
@@ -86,6 +87,8 @@ class Shared:
         cells[at + _CLASSES + status // 100] += 1
         cells[at + _R.BYTES_IN] += bytes_in
         cells[at + _R.BYTES_OUT] += bytes_out
+        cells[listener + _L.BYTES_IN] += bytes_in
+        cells[listener + _L.BYTES_OUT] += bytes_out
         cells[at + _R.LATENCY_SUM] += micros
         bucket = micros.bit_length()
         cells[at + _R.LATENCY + (bucket if bucket < _LAST_BUCKET else _LAST_BUCKET)] += 1

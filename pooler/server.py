@@ -49,15 +49,15 @@ class ServerConnection:
     own: bool = False  # a command of ours is running, which no client may cancel
     tail: bytes = b""  # the beginning of a message from the server, when its client left in the middle
     since: float = 0.0  # idle since, or opened
-    counted_queries: int = 0  # of `outstanding.readied`, what the plane's counters have already
-    counted_transactions: int = 0
 
     def count(self, cells: memoryview[int], base: int) -> None:
         """Bring the pool's counters up to what this connection has done."""
         out = self.outstanding
-        cells[base + layout.LeasePool.QUERIES] += out.readied - self.counted_queries
-        cells[base + layout.LeasePool.TRANSACTIONS] += out.transactions - self.counted_transactions
-        self.counted_queries, self.counted_transactions = out.readied, out.transactions
+        cells[base + layout.LeasePool.QUERIES] += out.queries
+        cells[base + layout.LeasePool.TRANSACTIONS] += out.transactions
+        cells[base + layout.LeasePool.BYTES_IN] += out.bytes_in
+        cells[base + layout.LeasePool.BYTES_OUT] += out.bytes_out
+        out.queries = out.transactions = out.bytes_in = out.bytes_out = 0
 
     def note(self, payloads: list[bytes]) -> dict[str, str]:
         """ParameterStatus that came: kept, and returned."""
@@ -75,10 +75,9 @@ class ServerConnection:
             data = query(sql)
             out.sent(data)
             await conn.send(data)
-            awaited = out.readied + 1
             failure: ServerError | None = None
             buffer = bytearray()
-            while out.readied < awaited:
+            while out.fifo:
                 data = await conn.recv()
                 if not data:
                     raise ServerError("server closed the connection unexpectedly")

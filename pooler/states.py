@@ -82,7 +82,9 @@ class Outstanding:
     failing: bool = False  # the last that the server said was an error: it may be its last word
     client_left: int = 0  # bytes of the client's message in progress that are yet to come
     server_left: int = 0
-    readied: int = 0  # how many ReadyForQuery so far
+    bytes_in: int = 0  # from the client
+    bytes_out: int = 0
+    queries: int = 0  # ReadyForQuery so far; the caller may count from zero again
     transactions: int = 0  # how many of them said idle
     parameters: list[bytes] = attrs.field(factory=list)  # payloads of ParameterStatus, for the caller to take
 
@@ -96,6 +98,7 @@ class Outstanding:
         at = self.client_left
         if at > size:
             self.client_left = at - size
+            self.bytes_in += size
             return size
         self.free = False
         fifo, opened = self.fifo, self.opened
@@ -130,11 +133,12 @@ class Outstanding:
                 raise PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
             at += length + 1
         if at > size:
-            self.client_left = at - size
-            return size
-        self.client_left = 0
-        if not fifo:
-            self._settle()
+            self.client_left, at = at - size, size
+        else:
+            self.client_left = 0
+            if not fifo:
+                self._settle()
+        self.bytes_in += at
         return at
 
     def _close_run(self) -> None:
@@ -168,6 +172,7 @@ class Outstanding:
         at = self.server_left
         if at > size:
             self.server_left = at - size
+            self.bytes_out += size
             return size
         noted = _NOTED
         while size - at >= HEAD_SIZE:
@@ -199,12 +204,17 @@ class Outstanding:
                 else:
                     self.unknown = True  # CopyBoth belongs to replication
             at = end
-        self.server_left = at - size if at > size else 0
-        if not self.fifo:
-            self._settle()
-            if at != size:
-                self.free = False
-        return at if at < size else size
+        if at > size:
+            self.server_left, at = at - size, size
+            self.free = False
+        else:
+            self.server_left = 0
+            if not self.fifo:
+                self._settle()
+                if at != size:
+                    self.free = False
+        self.bytes_out += at
+        return at
 
     def _settle(self) -> None:
         self.free = not (
@@ -214,7 +224,7 @@ class Outstanding:
     def _readied(self, status: int) -> None:
         self.status = status
         self.failing = False
-        self.readied += 1
+        self.queries += 1
         if status == IDLE:
             self.transactions += 1
         fifo = self.fifo

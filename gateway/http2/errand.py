@@ -22,6 +22,7 @@ from gateway.problems import answer as problem
 from gateway.upstreams import MAX_IDLE
 from supervisor.ground.lane import Overdue, Session
 from supervisor.ground.pools import Server
+from supervisor.plane.layout import Route as RouteCells
 from supervisor.plane.layout import Server as ServerCells
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _END: Final = b"\r\n\r\n"
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
+_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
+_FLYING: Final = RouteCells.IN_FLIGHT
 _WITH_BODY: Final = (b"POST ", b"PUT ", b"PATCH ")  # RFC 9110 §8.6: without a body they say so
 
 
@@ -38,7 +41,8 @@ class Errand(Admission):
     for an answer, if it has none."""
 
     __slots__ = (
-        "began", "by", "bytes_in", "child", "link", "plan", "request", "server", "stream", "upstream", "waiter",
+        "began", "by", "bytes_in", "child", "flying", "link", "plan", "request", "server", "stream", "upstream",
+        "waiter",
     )  # fmt: skip
 
     def __init__(self, link: Link, stream: Stream) -> None:
@@ -52,6 +56,7 @@ class Errand(Admission):
         self.server: Server | None = None
         self.upstream: Any = None
         self.request = b""
+        self.flying = 0  # the cell that counts it as in flight on its route
         self.waiter: Session | None = None  # an Exchange sets it; whoever waits is `child`
         self.begin(link.shared, link.connection.client)
 
@@ -65,10 +70,12 @@ class Errand(Admission):
                 self.asked = undecided_words(head.line, None)
                 raise PeerError(head.refusal, "the request has more or larger header fields than are taken here")
             judged = self.plan.guard.judge_lines(head.line, head.lines)
-            out = self.admit(shared, connection.client, connection.listener.here, judged)
+            out = self.admit(shared, connection, connection.listener.here, judged)
             route, decision = self.route, self.decision
             assert route is not None
             assert decision is not None
+            self.flying = route.counters + _FLYING
+            shared.cells[self.flying] += 1
             if stream.state != HALF_CLOSED_REMOTE or stream.trailers:
                 self._stream(out, judged[2], judged[3], route.max_body)
                 return
@@ -146,11 +153,14 @@ class Errand(Admission):
         if shared.cells[server.base + _STREAK]:
             server.succeeded()
         self.server = self.upstream = None
+        cells, base = shared.cells, server.base
+        cells[base + _BYTES_OUT] += len(self.request)
+        cells[base + _BYTES_IN] += len(answer)
+        self.request = b""
         block = shared.blocks.heads[head] + self.tail(dated)
         link.core.answer(self.stream, block, answer[at + 4 :])
         link.wake()
-        shared.account(self.route, self.asked, self.shown, self.user, server.name, status, "", self.request_id,
-                       self.bytes_in, len(block) + size, self.began)  # fmt: skip
+        self._account(server.name, status, "", len(block) + size)
 
     def tail(self, dated: bool = True) -> bytes:
         """The end of an answer's block: what the gateway itself says."""
@@ -225,10 +235,7 @@ class Errand(Admission):
             if refused is not None:
                 self.refuse(refused, exchange.server_name)
             else:
-                link.shared.account(
-                    self.route, self.asked, self.shown, self.user, exchange.server_name, exchange.status or 499,
-                    reason, self.request_id, self.bytes_in, exchange.bytes_out, self.began,
-                )  # fmt: skip
+                self._account(exchange.server_name, exchange.status or 499, reason, exchange.bytes_out)
                 link.wake()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -240,6 +247,15 @@ class Errand(Admission):
 
     # -- endings
 
+    def _account(self, server: str, status: int, reason: str, bytes_out: int) -> None:
+        """It has ended: once for each."""
+        link = self.link
+        if self.flying:
+            cells = link.shared.cells
+            cells[self.flying] = max(1, cells[self.flying]) - 1
+        link.shared.account(link.connection.listener.counters, self.route, self.asked, self.shown, self.user, server,
+                            status, reason, self.request_id, self.bytes_in, bytes_out, self.began)  # fmt: skip
+
     def refuse(self, error: PeerError, server: str = "") -> None:
         """Answer with a problem."""
         link, plan = self.link, self.plan
@@ -249,15 +265,14 @@ class Errand(Admission):
             self.request_id,
             link.lane.wall,
             close=False,
-            head_request=self.decision is not None and self.decision.head,
+            head_request=self.stream.head.line.startswith(b"HEAD "),
             fields=(plan.served_by,) if plan.served_by else (),
         )
         head, _, body = reply.partition(_END)
         block = shared.blocks.encode(head.split(b"\r\n"))
         link.core.answer(self.stream, block, body)
         link.wake()
-        shared.account(self.route, self.asked, self.shown, self.user, server, error.status, error.code,
-                       self.request_id, self.bytes_in, len(block) + len(body), self.began)  # fmt: skip
+        self._account(server, error.status, error.code, len(block) + len(body))
 
     def _blame(self, error: PeerError) -> None:
         """The server on the express lane did not do its work."""
@@ -286,5 +301,4 @@ class Errand(Admission):
         elif self.server is not None:
             name = self.server.name
             self._let_go()
-            self.link.shared.account(self.route, self.asked, self.shown, self.user, name, 499, "client_gone",
-                                     self.request_id, self.bytes_in, 0, self.began)  # fmt: skip
+            self._account(name, 499, "client_gone", 0)

@@ -182,8 +182,8 @@ class Link:
         """Something came that was no request, and has to stand somewhere all the same."""
         shared = self.shared
         request_id, _ = shared.identities.new()
-        shared.account(None, UNREAD, self.connection.client.json, "null", "", status, code, request_id, 0, 0,
-                       self.lane.now_ns)  # fmt: skip
+        shared.account(self.connection.listener.counters, None, UNREAD, self.connection.client.json, "null", "",
+                       status, code, request_id, 0, 0, self.lane.now_ns)  # fmt: skip
 
     async def say_goodbye(self) -> None:
         """Send what is left, the GOAWAY last, and let the client read it."""

@@ -22,6 +22,7 @@ _NOT_HELD = {
     (Kind.SERVER, layout.Server.STREAK),
     (Kind.LEASEPOOL, layout.LeasePool.OLDEST_TICKET),
     (Kind.LEASEPOOL, layout.LeasePool.IDLE),
+    (Kind.TIER, layout.Tier.SESSIONS),  # as of the last heartbeat
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import signal
 import sys
 import time
@@ -19,19 +18,19 @@ from typing import Any
 import attrs
 import setproctitle
 
-from supervisor.arbiter import access, control
+from supervisor.arbiter import access
 from supervisor.arbiter.assignment import Assignment
 from supervisor.arbiter.children import Child, Death
 from supervisor.arbiter.commands import Commands
 from supervisor.arbiter.control import CannotControl, Control
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.ending import Ending, Stage
-from supervisor.arbiter.listeners import CannotListen, Listeners, open_plain
+from supervisor.arbiter.listeners import CannotListen
 from supervisor.arbiter.loop import Loop
-from supervisor.arbiter.reloading import FIRST_GENERATION, Committed, Reloading, keys_of
+from supervisor.arbiter.reloading import Committed, Reloading
 from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
-from supervisor.arbiter.rows import Rows, rows_of
-from supervisor.ground import log, privileges, worker
+from supervisor.arbiter.site import Site, open_site
+from supervisor.ground import log, worker
 from supervisor.ground.config import Config, ConfigError, load
 from supervisor.ground.orders import Prepared, Ready, Refused, Released, Reopen, Swapped
 from supervisor.ground.service import Service
@@ -39,7 +38,6 @@ from supervisor.ground.tier import Tier
 from supervisor.ground.wire import Wire, close_all
 from supervisor.ground.worker import Birth
 from supervisor.plane import layout
-from supervisor.plane.memory import Plane
 from supervisor.plane.region import PlaneError
 
 OK, FAILED, BAD_CONFIGURATION = 0, 1, 2
@@ -70,36 +68,21 @@ def run(path: Path, parts: Parts) -> int:
         return BAD_CONFIGURATION
     log.configure(config.log)
     try:
-        daemon = Daemon(path, config, parts)
-    except (CannotControl, CannotListen, access.CannotLog, PlaneError, OSError) as error:
+        site = open_site(config, parts.tiers)
+    except (CannotControl, CannotListen, PlaneError, OSError) as error:
         print(f"portway: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return FAILED
-    return daemon.run()
+    return Daemon(path, config, parts, site).run()
 
 
 class Daemon:
     """The supervisor process."""
 
-    def __init__(self, path: Path, config: Config, parts: Parts) -> None:
-        """All that can fail before anybody is forked, and fails with a reason that `run` tells."""
+    def __init__(self, path: Path, config: Config, parts: Parts, site: Site) -> None:
         self.parts = parts
         self.log = log.logger(process="supervisor", pid=os.getpid())
-        self.identity = identity_of(config)
-        raise_file_limit()
-        self.plane = Plane.create()
-        self.rows = Rows(self.plane)
-        self.rows.allocate(rows_of(config, parts.tiers))
-        self.plane.processes.enter_supervisor(os.getpid())
-        self.plane.generation = FIRST_GENERATION
-        self.plane.acknowledge(layout.SUPERVISOR, FIRST_GENERATION)
-        self.listeners = Listeners()
-        self.listeners.keep(self.listeners.open(keys_of(config, parts.tiers)))
-        bind = config.supervisor.admin
-        self.admin = None if bind is None else open_plain("supervisor.admin", bind)
-        access.give(config, self.identity)
-        self.control_path = config.directory / config.supervisor.control
-        control_socket = control.bind(self.control_path)
-
+        self.plane, self.rows, self.listeners = site.plane, site.rows, site.listeners
+        self.admin, self.identity = site.admin, site.identity
         self.booted = False
         self.inherited: dict[str, Any] = {}
         self.loop = loop = Loop()
@@ -135,7 +118,7 @@ class Daemon:
             begun=self.reloading.stop,
         )
         commands = Commands(self.plane, self.reloading, self.log).table()
-        self.control = Control(loop, self.control_path, control_socket, commands, self.log)
+        self.control = Control(loop, site.control_path, site.control, commands, self.log)
         self.adjustments: dict[str, int] = {}
 
     @property
@@ -146,7 +129,7 @@ class Daemon:
     def run(self) -> int:
         """Until the end; its code."""
         setproctitle.setproctitle(f"portway: supervisor {self.reloading.shown_path}")
-        self.log.info("starting", config=str(self.config.path), control=str(self.control_path))
+        self.log.info("starting", config=str(self.config.path), control=str(self.control.path))
         self.warn()
         with open(os.devnull, "rb") as nothing:  # no process of a daemon reads the terminal
             os.dup2(nothing.fileno(), 0)
@@ -245,6 +228,8 @@ class Daemon:
 
     def dismiss(self) -> None:
         """TERM to those who are to go and poll nothing any more."""
+        if self.ending.stage not in (Stage.RUNNING, Stage.ANNOUNCED):
+            return  # the end has an order of its own
         for child in self.crew.children.values():
             if child.retiring and not child.dismissed and not self.assignment.holds(child):
                 child.dismissed = True
@@ -342,17 +327,3 @@ class Descriptor:
 
     def close(self) -> None:
         os.close(self.fd)
-
-
-def identity_of(config: Config) -> privileges.Identity | None:
-    """Whom the workers run as; None for who we are."""
-    identity = privileges.resolve(config.supervisor.user, config.supervisor.group)
-    # As with nginx, the same file serves for a try as an ordinary user.
-    return identity if identity is not None and privileges.may_become(identity) else None
-
-
-def raise_file_limit() -> None:
-    """As many descriptors as this process is allowed without asking anybody."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

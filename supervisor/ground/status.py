@@ -6,6 +6,7 @@ in UTC, durations seconds; counters are totals since the start, over all process
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -64,8 +65,9 @@ def listener_names(config: Config) -> Iterator[str]:
             yield f"{tier}/{name}"
 
 
+@functools.cache
 def version() -> str:
-    """The installed version of Portway."""
+    """The installed version of Portway. Looked up once: that reads folders, and leaves cycles behind."""
     try:
         return metadata.version("portway")
     except metadata.PackageNotFoundError:  # run from a folder that was never installed

@@ -86,9 +86,10 @@ class Swap:
         worker.mailbox.send(SUPERVISOR, Swapped(pending.generation))
 
     def abort(self, generation: int) -> None:
-        """Nothing comes of it."""
+        """Nothing comes of it: the plane says again what runs here."""
         self.catch_up()
         self._forget(keep=None)
+        self.worker.plane.acknowledge(self.worker.column, self.worker.plane.generation)
 
     def _forget(self, keep: int | None) -> None:
         """Drop what was prepared, and sockets that came for any generation but `keep`."""

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.chunks import encode, encode_end
-from supervisor.plane.layout import Kind, Server
+from supervisor.plane.layout import Kind, Route, Server
 from tests.gateway.house import PLAIN, House, answer, request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -32,6 +32,8 @@ def build() -> Iterator[Build]:
     for house in houses:
         house.gateway.close()
         house.lane.finish()
+        for name in house.plane.names(Kind.ROUTE):
+            assert house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0
         for name in house.plane.names(Kind.SERVER):
             assert house.rows(Kind.SERVER, name, Server.IN_FLIGHT) == 0
         for ends in house.servers.values():
@@ -304,6 +306,27 @@ def test_a_server_that_stops_reading_may_have_said_why(house: House) -> None:
     assert answer(client.take()).status == 413
 
 
+def test_what_a_server_said_before_it_stopped_reading_is_delivered(house: House) -> None:
+    client = house.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n01234")
+    house.received()
+    # The client's next bytes and the server's end come in the same round, the client's first.
+    client.end.send_nowait(b"56789")
+    house.server().send_nowait(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    house.server().close()
+    reply = answer(client.take())
+    assert (reply.status, reply.field("connection")) == (413, "close")
+
+
+def test_a_server_that_stops_reading_without_a_word_is_a_502(house: House) -> None:
+    client = house.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n01234")
+    house.received()
+    client.end.send_nowait(b"56789")
+    house.server().close()
+    assert answer(client.take()).code == "answer_cut"
+
+
 def test_continue_is_asked_of_the_server_and_passed_on(house: House) -> None:
     client = house.connect()
     client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
@@ -467,6 +490,18 @@ def test_a_server_that_does_not_accept_is_a_504(build: Build) -> None:
     assert answer(client.take()).code == "connect_timeout"
 
 
+def test_the_time_for_an_answer_holds_over_connecting_too(build: Build) -> None:
+    house = build(TWO.replace('pool = "web"', 'pool = "web"\ntimeout = "7s"'))
+    house.silence(8002)
+    for _ in range(2):
+        client = house.connect()
+        client.get()
+        house.lane.advance(6.9)
+        assert client.take() == b""
+        house.lane.advance(0.5)
+        assert answer(client.take()).code == "answer_timeout"
+
+
 def test_a_pool_without_servers_up_is_a_503(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     house = build(PLAIN.replace("8001\"]", '8001"]\non_all_down = "refuse"\noutlier = { consecutive_failures = 1, '
                                            'max_ejected = "100%" }'))  # fmt: skip
@@ -550,6 +585,36 @@ def test_a_body_at_its_rate_may_take_long(house: House) -> None:
     house.received()
     house.answer(OK)
     assert answer(client.take()).status == 200
+
+
+def test_a_short_timeout_of_the_route_is_the_servers_not_the_clients(build: Build) -> None:
+    house = build(PLAIN.replace('pool = "web"', 'pool = "web"\ntimeout = "1s"'))
+    client = house.connect()
+    client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    house.received()
+    house.answer(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert client.take().startswith(b"HTTP/1.1 100")
+    house.lane.advance(5)
+    client.send(b"hello")
+    house.received()
+    house.answer(OK)
+    assert answer(client.take()).status == 200
+
+
+def test_a_client_that_only_sends_is_given_up_too(house: House) -> None:
+    client = house.connect(capacity=1000)
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    house.received()
+    house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"y" * 50000)
+    for _ in range(7):
+        house.lane.advance(9)
+        try:
+            client.send(b"x" * 20_000)
+        except (OSError, AssertionError):
+            break
+        house.received()
+    house.lane.advance(3)
+    assert house.log.lines[0]["reason"] in ("client_gone", "client_timeout")
 
 
 def test_a_client_that_takes_nothing_is_given_up(house: House) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,8 @@ def build() -> Iterator[Build]:
         house.gateway.close()
         house.lane.finish()
         assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACTIVE) == 0
+        for name in house.plane.names(Kind.ROUTE):
+            assert house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0
         for name in house.plane.names(Kind.SERVER):
             assert house.rows(Kind.SERVER, name, Server.IN_FLIGHT) == 0
         for ends in house.servers.values():
@@ -65,6 +68,7 @@ def test_a_request_reaches_the_server_rebuilt_and_its_answer_the_client(house: H
     assert [got.field(name) for name in ("host", "x-one", "cookie")] == ["a", "1", "a=b"]
     assert [got.field(f"x-forwarded-{name}") for name in ("for", "proto", "host")] == ["192.0.2.1", "http", "a"]
     assert got.field("forwarded") == "for=192.0.2.1;proto=http;host=a"
+    assert house.rows(Kind.ROUTE, "web", Route.IN_FLIGHT) == 1
     request_id = got.field("x-request-id")
     assert str(got.field("traceparent")).startswith(f"00-{request_id}-")
     house.answer(OK)
@@ -329,6 +333,31 @@ def test_no_route_is_a_404_and_the_connection_goes_on(build: Build) -> None:
     assert house.rows(Kind.ROUTE, "web", Route.RESPONSES_2XX) == 1
 
 
+def test_a_refusal_of_head_has_no_body(build: Build) -> None:
+    house = build(PLAIN.replace('pool = "web"', 'pool = "web"\nhosts = ["b"]'))
+    client = house.connect()
+    client.get(method="HEAD")
+    client.get(host="b")
+    house.received()
+    house.answer(OK)
+    first = answer(client.take(), "HEAD")
+    assert (first.status, first.body) == (404, b"")
+    assert answer(first.rest).status == 200
+
+
+def test_a_connection_at_rest_holds_nothing_of_its_last_request(house: House) -> None:
+    client = house.connect()
+    for _ in range(2):
+        client.get("/", "X-Filler: " + "f" * 20_000)
+        house.received()
+        house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n" + b"y" * 30_000)
+        assert answer(client.take()).status == 200
+    (session,) = house.gateway._live()
+    frame: Any = session.coro.cr_await.cr_frame
+    sizes = [len(value) for value in frame.f_locals.values() if isinstance(value, bytes | list)]
+    assert sum(sizes) < 1000
+
+
 def test_routes_by_header(build: Build) -> None:
     house = build(PLAIN + '[gateway.routes.beta]\npool = "beta"\nheaders = { X-Beta = "1" }\n'
                   '[pools.beta]\nservers = ["127.0.0.1:8002"]\n')  # fmt: skip
@@ -371,6 +400,43 @@ def test_counters_add_up(house: House) -> None:
     latencies = [house.rows(Kind.ROUTE, "web", Route.LATENCY + bucket) for bucket in range(Route.LATENCY_BUCKETS)]
     assert sum(latencies) == 5
     assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACCEPTED) == 1
+    for kind, name, came, went in (
+        (Kind.ROUTE, "web", Route.BYTES_IN, Route.BYTES_OUT),
+        (Kind.LISTENER, "gateway/web", Listener.BYTES_IN, Listener.BYTES_OUT),
+    ):
+        assert house.rows(kind, name, came) == sum(line["bytes_in"] for line in house.log.lines)
+        assert house.rows(kind, name, went) == sum(line["bytes_out"] for line in house.log.lines)
+    server = "web/127.0.0.1:8001"
+    assert house.rows(Kind.SERVER, server, Server.BYTES_OUT) == len(house.received())
+    assert house.rows(Kind.SERVER, server, Server.BYTES_IN) == 5 * len(b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_an_answer_that_the_client_takes_in_parts(house: House) -> None:
+    warm(house)
+    client = house.connect(capacity=1000)
+    client.get()
+    house.received()
+    house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"y" * 5000)
+    data = b""
+    for _ in range(8):
+        data += client.take()
+    assert answer(data).body == b"y" * 5000
+    assert house.log.lines[-1]["reason"] == ""
+
+
+@pytest.mark.parametrize("how", ["leaves", "waits"])
+def test_a_client_that_does_not_take_its_answer_is_logged(house: House, how: str) -> None:
+    warm(house)
+    client = house.connect(capacity=1000)
+    client.get()
+    house.received()
+    if how == "leaves":
+        client.end.abort()
+    house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"y" * 5000)
+    house.lane.advance(62)
+    assert house.log.lines[-1]["reason"] == "client_gone"
+    assert house.gateway.holding() == []
+    assert len(house.gateway._shared.upstreams._owner) <= 1
 
 
 # -- slow clients

@@ -153,7 +153,7 @@ def test_the_status_of_the_last_ready_for_query_is_kept() -> None:
     client(out, "QQ")
     server(out, "ZCz")
     assert out.status == IN_TRANSACTION
-    assert (out.readied, out.transactions) == (2, 1)
+    assert (out.queries, out.transactions) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from supervisor.cli.demo.credentials import Certificate, Issuer, write_certifica
 from supervisor.cli.demo.postgres import Cluster, Unavailable, find
 from tests.system.support.backends import Backend
 from tests.system.support.daemon import Daemon
+from tests.system.support.site import Site, open_site
 
 HERE = Path(__file__).parent
 PASSWORD = "secret"
@@ -119,6 +120,13 @@ def issuer() -> Issuer:
     for kid, algorithm in (("rsa", "RS256"), ("ec", "ES256"), ("ed", "EdDSA"), ("hmac", "HS256")):
         made.add_key(kid, algorithm)
     return made
+
+
+@pytest.fixture(scope="module")
+def site(postgres: Cluster, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One daemon with all three tiers for all tests of a file; see support/site.py."""
+    with open_site(tmp_path_factory.mktemp("site"), postgres, issuer) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -115,12 +115,10 @@ def test_a_port_in_use_is_named_with_who_holds_it(start: Callable[..., Supervise
 
 
 def test_a_second_daemon_of_the_same_configuration_is_refused_and_the_first_lives(
-    start: Callable[..., Supervised], port: int, free_tcp_port: Callable[[], int], tmp_path: Path
+    start: Callable[..., Supervised], port: int, tmp_path: Path
 ) -> None:
     daemon = start(config(port)).ready()
-    other = tmp_path / "other.toml"
-    other.write_text(config(free_tcp_port()))
-    command = [sys.executable, "-m", "tests.system.supervised.tier", str(other)]
+    command = [sys.executable, "-m", "tests.system.supervised.tier", str(daemon.config)]
     second = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=False)
     assert second.returncode == 1
     assert second.stderr.decode() == (
@@ -264,14 +262,18 @@ def refused(port: int) -> bool:
 # -- end
 
 
-def test_term_drains_exits_0_and_leaves_nothing(start: Callable[..., Supervised], port: int) -> None:
-    daemon = start(config(port)).ready()
+def test_term_drains_exits_0_and_leaves_nothing(
+    start: Callable[..., Supervised], port: int, free_tcp_port: Callable[[], int]
+) -> None:
+    daemon = start(config(port, supervisor=f'admin = "127.0.0.1:{free_tcp_port()}"')).ready()
     with Visitor(port) as visitor:
         daemon.send(signal.SIGTERM)
         until(lambda: refused(port), "the port to close")
         assert daemon.status()["portway"]["state"] == "draining"
         assert visitor.echo(b"still\n") == b"still\n"
         assert daemon.process.poll() is None
+        until(lambda: len(daemon.pids("fake")) == 1, "the idle worker to end")
+        assert daemon.pids("admin"), "the drain can be watched to its end"
     assert daemon.wait() == 0
     assert not (daemon.config.parent / "portway.sock").exists()
     assert not daemon.lines("process died")

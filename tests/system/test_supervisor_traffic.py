@@ -94,10 +94,11 @@ class Load:
         while not self.over.is_set():
             try:
                 with Client(self.address) as client:
-                    # The gateway closes kept connections in its own time; 50 requests are within it.
-                    for _ in range(50):
-                        self.count(client.get("/kept").status)
-                        if self.over.is_set():
+                    # As every client must: until the gateway says that this connection ends (a worker drains).
+                    while not self.over.is_set():
+                        answer = client.get("/kept")
+                        self.count(answer.status)
+                        if answer.headers.get("connection") == "close":
                             break
             except LOST as error:
                 self.fail(error)

@@ -41,7 +41,9 @@ class Stream(Protocol):
 
 
 class Conn:
-    """A plain stream socket. Every method raises OSError when the peer is gone."""
+    """A plain stream socket. Every method raises OSError when the peer is gone. One session at a time waits for it, the
+    last that did: two, each for a direction, would lose wake-ups to each other. Both directions belong to one session
+    that uses `wait_any`."""
 
     __slots__ = ("_recv", "_send", "fd", "lane", "last", "on_idle", "readable", "sock", "waiter", "writable")
 

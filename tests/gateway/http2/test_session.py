@@ -16,7 +16,7 @@ from gateway.http2 import frames
 from gateway.http2.errors import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
 from gateway.http2.frames import DATA, GOAWAY, PREFACE, RST_STREAM
 from gateway.session import HEAD_SECONDS, NEXT_SECONDS
-from supervisor.plane.layout import Kind, Listener, Server
+from supervisor.plane.layout import Kind, Listener, Route, Server
 from tests.gateway.house import PLAIN, Client, House, answer, request
 from tests.gateway.http2.wire import GET, HELLO, POST, head, read_frames
 
@@ -94,6 +94,7 @@ def _house(text: str) -> Iterator[House]:
     house.lane.finish()
     assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACTIVE) == 0
     assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.IN_FLIGHT) == 0
+    assert all(house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0 for name in house.plane.names(Kind.ROUTE))
     house.plane.close()
 
 

@@ -154,7 +154,7 @@ class Workers(RuleBasedStateMachine):
             assert sum(cell in polled for polled in self.polled.values()) <= 1
 
     def teardown(self) -> None:
-        for _ in range(20):
+        while any(self.inbox[column] for column in self.living) or self.answers:
             for column in list(self.living):
                 self.look(column)
             while self.answers:

@@ -53,12 +53,15 @@ class Client:
     """A keep-alive HTTP/1.1 client of one address, plain or TLS; a context manager."""
 
     def __init__(
-        self, address: str, tls: ssl.SSLContext | None = None, server_name: str = "localhost", timeout: float = TIMEOUT
+        self,
+        address: str,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "localhost",
+        timeout: float = TIMEOUT,
+        source: str = "",
     ) -> None:
-        host, port = split(address)
-        self.connection = http.client.HTTPConnection(host, port, timeout=timeout)
-        sock = socket.create_connection((host, port), timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = http.client.HTTPConnection(*split(address), timeout=timeout)
+        sock = connect(address, timeout, source)
         try:
             self.connection.sock = tls.wrap_socket(sock, server_hostname=server_name) if tls else sock
         except BaseException:
@@ -112,9 +115,9 @@ def fetch(
         return client.request(method, target, headers, body)
 
 
-def connect(address: str, timeout: float = TIMEOUT) -> socket.socket:
-    """A TCP connection; the caller closes it."""
-    sock = socket.create_connection(split(address), timeout)
+def connect(address: str, timeout: float = TIMEOUT, source: str = "") -> socket.socket:
+    """A TCP connection, from the address `source` if one is given; the caller closes it."""
+    sock = socket.create_connection(split(address), timeout, (source, 0) if source else None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -156,14 +159,20 @@ def reset(sock: socket.socket) -> None:
 class UdpClient:
     """A UDP socket from one source port; a context manager."""
 
-    def __init__(self, address: str, timeout: float = TIMEOUT) -> None:
+    def __init__(self, address: str, timeout: float = TIMEOUT, source: str = "") -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.settimeout(timeout)
+        if source:
+            self.sock.bind((source, 0))
         self.sock.connect(split(address))
 
     def ask(self, data: bytes) -> Any:
         """Send a datagram and read the backend's JSON answer."""
         self.sock.send(data)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """Read an answer."""
         return json.loads(self.sock.recv(65535))
 
     def __enter__(self) -> "UdpClient":

@@ -184,7 +184,7 @@ class Daemon:
 
     def rewrite(self, text: str) -> None:
         """Another text for its configuration, the admin address kept; not loaded before a reload."""
-        if "admin" not in tomllib.loads(text).get("supervisor", {}):
+        if self.admin not in text and "admin" not in tomllib.loads(text).get("supervisor", {}):
             changed = with_admin(text)
             given = tomllib.loads(changed)["supervisor"]["admin"]
             text = changed.replace(f'admin = "{given}"', f'admin = "{self.admin}"')

@@ -1,0 +1,211 @@
+"""The gateway while things change around it: reloads, drains, killed workers, clients that vanish."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+
+from supervisor.cli.demo.credentials import write_certificate
+from tests.system.conftest import BackendMaker
+from tests.system.support.clients import Client, connect, read_until, reset, trusting
+from tests.system.support.daemon import Daemon
+from tests.system.support.poll import until
+from tests.system.support.processes import open_files
+from tests.system.test_gateway import configuration
+
+Start = Callable[..., Daemon]
+Port = Callable[[], int]
+
+
+class Load:
+    """Clients that ask all the time, a few requests per connection; what they got, by status or error."""
+
+    def __init__(self, address: str, target: str = "/") -> None:
+        self.address = address
+        self.target = target
+        self.seen: Counter[str] = Counter()
+        self.over = threading.Event()
+
+    def ask(self) -> None:
+        while not self.over.is_set():
+            try:
+                with Client(self.address) as client:
+                    for _ in range(10):
+                        answer = client.get(self.target)
+                        self.seen[str(answer.status)] += 1
+                        if answer.headers.get("connection") == "close":
+                            break
+            except (OSError, HTTPException) as error:
+                self.seen[type(error).__name__] += 1
+
+    @contextmanager
+    def running(self, clients: int = 4) -> Iterator["Load"]:
+        threads = [threading.Thread(target=self.ask) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            until(lambda: self.seen["200"] > 20, "the load to begin", 20)
+            yield self
+        finally:
+            self.over.set()
+            for thread in threads:
+                thread.join(20)
+
+
+def test_a_reload_loses_no_request_and_a_bad_one_changes_nothing(
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port
+) -> None:
+    port = free_tcp_port()
+    first, second = http_backend("a"), http_backend("b")
+    text = configuration(port, first.address)
+    running = daemon(text)
+    workers = running.pids("gateway")
+    with Load(f"127.0.0.1:{port}").running() as load:
+        for number in range(4):
+            running.rewrite(configuration(port, (first, second)[number % 2].address))
+            done = running.command("reload")
+            assert done.status == 0, done.err
+        running.rewrite(configuration(port, second.address).replace("pool =", "pol ="))
+        bad = running.command("reload")
+        assert bad.status != 0
+        assert 'unknown key; did you mean "pool"?' in bad.err
+        before = load.seen["200"]
+        until(lambda: load.seen["200"] > before + 20, "requests after the bad reload", 10)
+    assert set(load.seen) == {"200"}, load.seen
+    assert running.pids("gateway") == workers
+    with Client(f"127.0.0.1:{port}") as client:
+        assert client.get("/").json()["server"] == "b"
+
+
+def test_a_reload_swaps_certificates_under_running_workers(
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port, tmp_path: Path
+) -> None:
+    port = free_tcp_port()
+    server = http_backend("a").address
+
+    def text(folder: str) -> str:
+        pair = f'{{ cert = "{folder}/cert.pem", key = "{folder}/cert-key.pem" }}'
+        return configuration(port, server, listener=f"tls = {{ certificates = [{pair}] }}")
+
+    authorities = {}
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        authorities[name] = trusting(write_certificate(tmp_path / name).authority)
+    running = daemon(text("old"))
+    with Client(f"127.0.0.1:{port}", authorities["old"]) as kept:
+        assert kept.get("/").status == 200
+        running.rewrite(text("new"))
+        assert running.command("reload").status == 0
+        for _ in range(4):
+            with Client(f"127.0.0.1:{port}", authorities["new"]) as client:
+                assert client.get("/").status == 200
+        assert kept.get("/").status == 200
+
+
+def test_a_drain_lets_what_runs_finish(daemon: Start, http_backend: BackendMaker, free_tcp_port: Port) -> None:
+    port = free_tcp_port()
+    running = daemon(configuration(port, http_backend("a").address))
+    with connect(f"127.0.0.1:{port}") as busy, connect(f"127.0.0.1:{port}") as silent:
+        silent.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        read_until(silent, b"}")
+        busy.sendall(b"GET /?slow=1.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        until(lambda: running.metric("portway_server_in_flight"), "the request to be under way", 5)
+        running.send(signal.SIGTERM)
+        answer = read_until(busy, b"}")
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert busy.recv(1) == b""
+        assert silent.recv(1) == b""
+    running.stop()
+
+
+def succeeded(running: Daemon, victim: int) -> bool:
+    pids = running.pids("gateway")
+    return len(pids) == 2 and victim not in pids
+
+
+def test_a_killed_worker_costs_its_own_requests_and_no_other(
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port
+) -> None:
+    port = free_tcp_port()
+    running = daemon(configuration(port, http_backend("a").address))
+    with Load(f"127.0.0.1:{port}").running() as load:
+        for _ in range(3):
+            victim = running.pids("gateway")[0]
+            os.kill(victim, signal.SIGKILL)
+            until(partial(succeeded, running, victim), "a successor", 10)
+        before = load.seen["200"]
+        until(lambda: load.seen["200"] > before + 100, "requests after the kills", 20)
+    # What was under way in the killed workers is lost; nothing is refused, and nobody else notices.
+    lost = sum(load.seen.values()) - load.seen["200"]
+    assert lost <= 3 * 4 * 2, load.seen
+    assert running.metric("portway_server_in_flight") == 0
+
+
+def test_clients_that_vanish_leave_nothing_behind(
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port
+) -> None:
+    port = free_tcp_port()
+    running = daemon(configuration(port, http_backend("a").address, workers=1))
+    address = f"127.0.0.1:{port}"
+    chance = random.Random(7)
+    request = b"POST /?size=200000&pause=0.01 HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000
+
+    def storm(count: int) -> None:
+        for _ in range(count):
+            sock = connect(address)
+            sock.sendall(request[: chance.randrange(len(request) + 1)])
+            if chance.random() < 0.3:
+                sock.settimeout(0.01)
+                try:
+                    sock.recv(chance.randrange(1, 50_000))
+                except OSError:
+                    pass
+            if chance.random() < 0.5:
+                reset(sock)
+            else:
+                sock.close()
+
+    def settled() -> bool:
+        return running.metric("portway_listener_active", listener="web") == 0
+
+    storm(100)
+    until(settled, "the first storm to pass", 20)
+    pid = running.pids("gateway")[0]
+    before = open_files(pid)
+    storm(800)
+    until(settled, "the second storm to pass", 20)
+    # Kept connections to the server come and go; nothing else may.
+    until(lambda: open_files(pid) <= before + 20, "the descriptors to be given back", 20)
+    assert running.metric("portway_server_in_flight") == 0
+    with Client(address) as client:
+        assert client.get("/").status == 200
+
+
+def test_slow_clients_are_told_and_others_do_not_wait(
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port
+) -> None:
+    port = free_tcp_port()
+    daemon(configuration(port, http_backend("a").address, workers=1))
+    address = f"127.0.0.1:{port}"
+    slow = [connect(address) for _ in range(50)]
+    for sock in slow:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost:")
+    began = time.monotonic()
+    with Client(address) as client:
+        for _ in range(50):
+            assert client.get("/").status == 200
+    assert time.monotonic() - began < 5
+    for sock in slow:
+        answer = read_until(sock, b"}")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "head_timeout"
+        sock.close()

@@ -1,0 +1,107 @@
+"""Workers of all tiers killed at random moments under load: what they held comes back, and nothing is wedged.
+
+What a killed worker had in its hands is lost, and no more than that. Every answer that arrives is right, every limit
+stays exact, and afterwards no lease, no count and no descriptor is left of the dead.
+"""
+
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor.cli.demo.credentials import Issuer
+from supervisor.cli.demo.postgres import Cluster
+from tests.system.support.bursts import statuses
+from tests.system.support.load import Load
+from tests.system.support.poll import Late, until
+from tests.system.support.processes import open_files
+from tests.system.support.site import BURST, POOL_SIZE, TIERS, WORKERS, Site, open_site
+
+SEED = os.environ.get("PORTWAY_SEED", "1")
+
+
+@pytest.fixture
+def site(postgres: Cluster, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("kills")
+    with open_site(folder, postgres, issuer, session_timeout="2s", server_idle_timeout="1s") as opened:
+        yield opened
+
+
+def kill_one(site: Site, chance: random.Random) -> None:
+    """Any worker of any tier."""
+    pids = site.workers()[chance.choice(TIERS)]
+    if pids:
+        try:
+            os.kill(chance.choice(pids), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.soak)])
+def test_kills_under_load_wedge_no_limit_no_lease_and_no_daemon(site: Site, kills: int) -> None:
+    chance = random.Random(SEED)
+    supervisor = open_files(site.daemon.pid)
+    with Load(site) as load:
+        load.progress(5)
+        for turn in range(kills):
+            kill_one(site, chance)
+            target = sum(load.done().values()) + chance.randint(0, 60)
+            until(lambda target=target: sum(load.done().values()) >= target, "the load to go on", 30)
+            if turn % 20 == 19:
+                assert statuses(site, f"during-{turn}", 3 * BURST).get(200, 0) <= BURST
+        until(site.settled, "two workers of each tier", 30)
+        load.progress(5, 30)
+    assert not load.wrong(), load.wrong()
+    print(f"\n{kills} kills: done {load.done()}, lost {load.lost()}, slowest {load.slowest():.2f} s")
+
+    site.check()
+    for user in ("dave", "erin"):
+        assert statuses(site, user, 3 * BURST) == {200: BURST, 429: 2 * BURST}
+    (leases,) = [one for one in site.daemon.status()["lease_pools"] if (one["database"], one["user"]) == ("app", "app")]
+    assert leases["open"] <= leases["limit"] == POOL_SIZE
+    site.stop_service()
+    site.wait_quiet()
+    count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND backend_type = 'client backend'"
+    assert site.postgres.execute(count) == [(0,)], "leases and PostgreSQL agree"
+    assert {tier: len(pids) for tier, pids in site.workers().items()} == dict.fromkeys(TIERS, WORKERS)
+    assert open_files(site.daemon.pid) == supervisor
+    deaths = [line for line in site.daemon.lines() if line["event"] == "process died"]
+    assert 0 < len(deaths) <= kills
+    assert {line["cause"] for line in deaths} == {"signal 9 (SIGKILL)"}
+
+
+def test_all_workers_of_all_tiers_killed_at_once_are_back_at_once(site: Site) -> None:
+    with Load(site) as load:
+        for _ in range(3):
+            load.progress(3)
+            for pids in site.workers().values():
+                for pid in pids:
+                    os.kill(pid, signal.SIGKILL)
+            until(site.settled, "two workers of each tier", 20)
+            load.progress(3)
+    assert not load.wrong(), load.wrong()
+    site.check()
+    site.stop_service()
+    site.wait_quiet()
+
+
+def test_workers_that_are_stopped_for_a_while_lose_nothing(site: Site) -> None:
+    chance = random.Random(SEED)
+    with Load(site) as load:
+        for _ in range(6):
+            load.progress(2)
+            stopped = chance.choice(site.workers()[chance.choice(TIERS)])
+            os.kill(stopped, signal.SIGSTOP)  # it may hold any lock: who wants it gives up after 50 ms
+            target = sum(load.done().values()) + 20
+            try:
+                with contextlib.suppress(Late):  # everybody may have been on that one
+                    until(lambda target=target: sum(load.done().values()) >= target, "the others to go on", 0.5)
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+        load.progress(2)
+    load.whole()
+    site.check()
