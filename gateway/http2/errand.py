@@ -248,8 +248,9 @@ class Errand(Admission):
     # -- endings
 
     def _account(self, server: str, status: int, reason: str, bytes_out: int) -> None:
-        """It has ended: once for each."""
+        """It has ended: once for each. What is left of it is known to its stream, until that is closed as well."""
         link = self.link
+        del self.stream  # holding each other, the two would be garbage that only the collector finds
         if self.flying:
             cells = link.shared.cells
             cells[self.flying] = max(1, cells[self.flying]) - 1
