@@ -48,8 +48,7 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
     pool = runtime.pool(wanted.database, wanted.user)
     if pool is None:
         raise PeerError(INVALID_CATALOG_NAME, f'database "{wanted.database}" does not exist')
-    settings = startup.admit(wanted.settings, runtime.ignored)
-    await _greet(runtime, client, pool, settings, wanted.spoken, last)
+    await _greet(runtime, client, pool, wanted, last)
     return bytes(buffer)
 
 
@@ -95,9 +94,7 @@ async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearra
     return answer + request(OK)
 
 
-async def _greet(
-    runtime: PoolerRuntime, client: Client, pool: ServerPool, settings: dict[str, str], spoken: int, before: bytes
-) -> None:
+async def _greet(runtime: PoolerRuntime, client: Client, pool: ServerPool, wanted: Startup, before: bytes) -> None:
     """Parameters, cancel key, ready. The first client of a pool in this worker waits for a server to tell the
     parameters."""
     if pool.reported is None:
@@ -106,9 +103,10 @@ async def _greet(
         pool.release(server)
     reported = pool.reported
     assert reported is not None
+    settings = startup.admit(wanted.settings, reported, runtime.ignored)
     client.settings = changed(settable(reported), settings)
     client.pool = pool
-    client.key, secret = runtime.keys.give(client, long=spoken >= PROTOCOL_3_2)
+    client.key, secret = runtime.keys.give(client, long=wanted.spoken >= PROTOCOL_3_2)
     pool.clients.add(client)
     said = greeting({**reported, **client.settings}) + backend_key_data(client.key, secret)
     await client.conn.send(before + said + READY_IDLE)

@@ -18,7 +18,7 @@ from pooler import recovery
 from pooler.keys import column_of
 from pooler.orders import Cancel, Canceled
 from pooler.refusal import Canceled as QueueCanceled
-from supervisor.ground.lane import Event
+from supervisor.ground.lane import Event, Overdue
 from supervisor.plane.layout import LeasePool
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Cancels:
                 if worker.mailbox.send(column, order):
                     self.runtime.lane.current.expire_in(ANSWER_WITHIN)
                     await done.wait()
+            except Overdue:
+                pass
             finally:
                 del self._asked[number]
 

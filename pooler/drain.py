@@ -24,6 +24,7 @@ class Drain:
     runtime: PoolerRuntime
     timeout: float
     began: float = attrs.field(init=False)
+    owed: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         self.began = self.runtime.lane.now
@@ -32,7 +33,10 @@ class Drain:
     def _step(self) -> None:
         passed = self.runtime.lane.now - self.began
         idle = [client for client in self.runtime.clients if silent(client)]
-        for client in idle[: due(len(idle), passed, self.timeout, STEP_SECONDS)]:
+        self.owed += due(len(idle), passed, self.timeout, STEP_SECONDS)
+        ended = int(self.owed)
+        self.owed -= ended
+        for client in idle[:ended]:
             if client.pool is None:
                 client.session.cancel()
             else:
@@ -47,10 +51,9 @@ def silent(client: Client) -> bool:
     return client.pool is None or client not in client.pool.waiters
 
 
-def due(silent: int, passed: float, timeout: float, step: float) -> int:
+def due(silent: int, passed: float, timeout: float, step: float) -> float:
     """How many of the silent to end now, `passed` seconds into a drain of `timeout`, looking every `step` seconds: none
-    in the first half, and so that the last look of the second half ends the last."""
+    in the first half, then as many as spread them evenly up to its last look. The caller keeps the fractions."""
     if passed < timeout / 2:
-        return 0
-    looks_left = max(1.0, (timeout - passed) / step)
-    return -(-silent // int(looks_left))
+        return 0.0
+    return silent / max(1.0, (timeout - passed) / step)

@@ -56,14 +56,16 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
     return True
 
 
-def receive(pool: ServerPool | None, leases: Leases, order: Give, descriptors: Sequence[int]) -> None:
+def receive(pool: ServerPool | None, leases: Leases, column: int, order: Give, descriptors: Sequence[int]) -> None:
     """A connection from another worker. One that has no place here any more is closed, and its lease freed."""
     server = None
     if pool is not None:
         server = next((one for one in pool.group.servers if one.name == order.server), None)
-    if pool is None or server is None or len(descriptors) != 1:
+    mine = leases.holds(order.lease, column)  # else it was orphaned on the way, and is somebody else's to end
+    if pool is None or server is None or not mine or len(descriptors) != 1:
         close_all(descriptors)
-        leases.free(order.lease)
+        if mine:
+            leases.free(order.lease)
         return
     conn = pool.lane.adopt(socket.socket(fileno=descriptors[0]))
     conn.waiter = None

@@ -12,21 +12,25 @@ from weakref import WeakValueDictionary
 
 from pooler.messages import parameter_status
 
-# What a session may set and PostgreSQL reports (GUC_REPORT); by lower-cased name, for SET knows no case.
-# search_path is reported by PostgreSQL 18 and later; with older servers it is refused at startup like any other.
-# is_superuser, server_version and the like are reported too, but belong to the server.
+# What a client may ask for at startup, and PostgreSQL reports (GUC_REPORT); by lower-cased name, for SET knows no case.
+# Servers report different ones: default_transaction_read_only since 14, scram_iterations since 16, search_path since
+# 18.
 TRACKED = {
     name.lower(): name
     for name in (
         "application_name",
         "client_encoding",
         "DateStyle",
+        "default_transaction_read_only",
         "IntervalStyle",
+        "scram_iterations",
+        "search_path",
         "standard_conforming_strings",
         "TimeZone",
     )
 }
-_SETTABLE = frozenset(TRACKED.values())
+# What else a session can change: the others that are reported (server_version, is_superuser, ...) are the server's.
+_SETTABLE = frozenset({*TRACKED.values(), "session_authorization"})
 
 
 class Values(dict[str, str]):
@@ -68,8 +72,9 @@ def differences(wanted: Values, current: Values) -> dict[str, str]:
 
 
 def set_statement(differing: Mapping[str, str]) -> str:
-    """One Query that sets them all: one round trip, and all or none, for it is one implicit transaction."""
-    return ";".join(f"SET {name}={_quoted(value)}" for name, value in differing.items())
+    """One Query that sets them all: one round trip, and all or none. SET would take a list of schemas for one name."""
+    calls = (f"pg_catalog.set_config('{name}',{_quoted(value)},false)" for name, value in differing.items())
+    return "SELECT " + ",".join(calls)
 
 
 def _quoted(value: str) -> str:

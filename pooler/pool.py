@@ -60,6 +60,7 @@ class ServerPool:
     clients: set[Client] = attrs.field(factory=set)
     reported: Values | None = None  # what a server said at login: every client's greeting
     leaving: bool = False  # the worker drains, or the database is gone: sessions end between transactions
+    closing: bool = False  # the worker ends now: nothing is brought to an end in good order any more
     sticky: bool = False  # a client keeps its server: session mode
     statement: bool = False  # statement mode
     unusual: bool = False  # a client that becomes idle has more to do than to wait

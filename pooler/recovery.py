@@ -30,14 +30,19 @@ UNDO = query("ROLLBACK") + SYNC
 
 def retire(pool: ServerPool, server: ServerConnection) -> None:
     """Close a connection that nobody uses."""
-    pool.lane.spawn(_dispose(pool, server), f"close {pool.name}")
+    if pool.closing:
+        _forget(pool, server)
+    else:
+        pool.lane.spawn(_dispose(pool, server), f"close {pool.name}")
 
 
 def recover(pool: ServerPool, server: ServerConnection, graceful: bool) -> None:
     """Bring a connection whose client is gone back into the pool. A client that said Terminate gets its last query
     done."""
     server.conn.waiter = None
-    if server.outstanding.free and not _to_reset(pool):
+    if pool.closing:
+        _forget(pool, server)
+    elif server.outstanding.free and not _to_reset(pool):
         pool.release(server)
     else:
         pool.lane.spawn(_recover(pool, server, graceful), f"recover {pool.name}")
@@ -115,10 +120,14 @@ async def _dispose(pool: ServerPool, server: ServerConnection) -> None:
             await send_cancel(pool.lane, server.server, server.pid, server.secret)
         await server.close(pool.lane)
     finally:
-        server.conn.close()
-        server.count(pool.cells, pool.base)
-        server.server.ended()
-        pool.servers.discard(server)
-        pool.leases.free(server.lease)
+        _forget(pool, server)
         if pool.waiters:
             pool.demand()
+
+
+def _forget(pool: ServerPool, server: ServerConnection) -> None:
+    server.conn.close()
+    server.count(pool.cells, pool.base)
+    server.server.ended()
+    pool.servers.discard(server)
+    pool.leases.free(server.lease)

@@ -14,7 +14,7 @@ from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft,
 from pooler.messages import HEAD, HEAD_SIZE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, Refusal
-from pooler.states import COPY_DATA, COPY_DONE, COPY_FAIL, IDLE, MAX_MESSAGE, TERMINATE
+from pooler.states import IDLE, MAX_MESSAGE, TERMINATE
 from supervisor.ground.lane import Overdue, park
 from supervisor.plane.layout import LeasePool
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 # is streamed from its beginning.
 GATHER = 64 * 1024  # bytes: one read
 
-_LATE = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL))
+# What a message means to a client that holds no server: it begins something, or is left over from a COPY.
+_BEGINS, _LATE = 1, 2
+_FIRST = bytes(_BEGINS if kind in b"BCDEFHPQS" else _LATE if kind in b"cdf" else 0 for kind in range(256))
 _NEVER = float("inf")
 _unpack = HEAD.unpack_from
 
@@ -46,16 +48,21 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             size = len(data)
             if size >= HEAD_SIZE:
                 kind, length = _unpack(data)
-                if kind in _LATE:
+                first = _FIRST[kind]
+                if first == _BEGINS and 4 <= length < size:
+                    break
+                if first == _LATE:
                     data = await _drop(client, data)
                     continue
                 if kind == TERMINATE:
                     client.graceful = True
                     return
-                if size > length or size >= GATHER:
-                    break
-                if length > MAX_MESSAGE:
+                if not first:
+                    raise PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
+                if not 4 <= length <= MAX_MESSAGE:
                     raise PeerError(PROTOCOL_VIOLATION, "invalid message length")
+                if size >= GATHER:
+                    break
             if rest:  # who does not read its answers gets no others
                 rest = rest[send(rest) :]
                 more = None
@@ -172,8 +179,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     rest = rest[send(rest) :]
                     if not rest:
                         continue
-                if client.graceful:
-                    if not out.fifo and not unsent and not rest:
+                if client.graceful:  # only the answers are still to come, unless the server waits for the client
+                    if not unsent and not rest and (not out.fifo or out.copy_in or out.unknown):
                         break
                 elif conn.readable and not unsent:
                     more = receive()

@@ -25,7 +25,7 @@ from pooler.settings import PoolSettings, pool_settings
 from pooler.startup import CancelRequest
 from pooler.users import Users
 from supervisor.ground.config import Config
-from supervisor.ground.lane import Lane, Listening
+from supervisor.ground.lane import Lane, Listening, Stream
 from supervisor.ground.pools import Plan
 from supervisor.ground.tier import Worker
 from supervisor.ground.wire import close_all
@@ -94,16 +94,20 @@ class PoolerRuntime:
         counters = plane.counters(Kind.LISTENER, plane.row(Kind.LISTENER, f"{NAME}/{listener}"), self.worker.column)
 
         def accepted(sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
-            return self._serve(sock, address, counters)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return self._accepted(sock, address, counters)
 
         self._polled[listener, slot] = self.lane.listen(sock, accepted)
 
     def detach(self, listener: str, slot: int) -> None:
         self._polled.pop((listener, slot)).close()
 
-    async def _serve(self, sock: socket.socket, address: Any, counters: int) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        client = Client(self.lane.adopt(sock), self.lane.current, address, counters)
+    async def _accepted(self, sock: socket.socket, address: Any, counters: int) -> None:
+        await self.serve(self.lane.adopt(sock), address, counters)
+
+    async def serve(self, conn: Stream, address: Any, counters: int) -> None:
+        """The session of a client; `counters` are those of its listener."""
+        client = Client(conn, self.lane.current, address, counters)
         self.cells[counters + Listener.ACCEPTED] += 1
         self.cells[counters + Listener.ACTIVE] += 1
         self.clients.add(client)
@@ -174,7 +178,8 @@ class PoolerRuntime:
                 if name in self.pools:
                     self.pools[name].give_idle()
             case Give():
-                handover.receive(self.pools.get(message.pool), self.leases, message, descriptors)
+                pool = self.pools.get(message.pool)
+                handover.receive(pool, self.leases, self.worker.column, message, descriptors)
             case Cancel():
                 close_all(descriptors)
                 self.cancels.ordered(message)
@@ -220,6 +225,8 @@ class PoolerRuntime:
         return held + [f"server connection of {pool.name}" for pool in self.pools.values() for _ in pool.servers]
 
     def close(self) -> None:
+        for pool in self.pools.values():
+            pool.closing = True
         for session in list(self.lane.sessions):
             session.cancel()
 

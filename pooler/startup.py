@@ -193,15 +193,15 @@ def _split_options(text: str) -> list[str]:
     return words
 
 
-def admit(settings: Mapping[str, str], ignored: Collection[str]) -> dict[str, str]:
-    """The settings that the session will keep on whatever server it gets, under the names that PostgreSQL reports.
+def admit(settings: Mapping[str, str], reported: Collection[str], ignored: Collection[str]) -> dict[str, str]:
+    """The settings that the session will keep on whatever server it gets, under the names that the server has reported.
 
     A setting that servers don't report can't be kept by a pooler: it is refused, unless it is to be ignored. PeerError.
     """
     kept: dict[str, str] = {}
     for name, value in settings.items():
         canonical = TRACKED.get(name.lower())
-        if canonical is not None:
+        if canonical is not None and canonical in reported:
             kept[canonical] = _clean(canonical, value)
         elif name.lower() not in ignored:
             raise PeerError(

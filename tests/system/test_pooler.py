@@ -117,7 +117,7 @@ def test_psql_works_as_against_postgres(pooler: Callable[..., Pooler]) -> None:
     port = pooler().port
     commands = ("-At", "-c", "SELECT 41 + 1", "-c", "BEGIN; SELECT 'in'; COMMIT", "-c", "SELECT 1 / 0", "-c", r"\d")
     done = psql(port, *commands)
-    assert done.stdout.split() == ["42", "BEGIN", "in", "COMMIT"]
+    assert done.stdout.split()[:4] == ["42", "BEGIN", "in", "COMMIT"]  # behind them, tables that other tests have made
     assert "division by zero" in done.stderr
 
 
@@ -518,23 +518,24 @@ def test_a_drain_ends_sessions_between_transactions(pooler: Callable[..., Pooler
     said: list[str] = []
     for connection in (idle, busy):
         connection.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
+
+    def usable(connection: Connection) -> bool:
+        try:
+            connection.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            said.append(str(error))
+            return False
+        return True
+
     busy.execute("BEGIN")
     running.daemon.send(15)
     assert until(lambda: not usable(idle), BOUND)
     assert busy.execute("SELECT 1").fetchone() == (1,)
     busy.execute("COMMIT")
     assert not usable(busy)
-    # What comes with the last answer libpq takes for a notice.
-    assert "terminating connection due to administrator command" in said
+    # What comes with the last answer libpq takes for a notice, what comes later for an error.
+    assert sum("terminating connection due to administrator command" in text for text in said) == 2
     running.daemon.stop()
-
-
-def usable(connection: Connection) -> bool:
-    try:
-        connection.execute("SELECT 1")
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def test_a_reload_swaps_databases_users_and_sizes(pooler: Callable[..., Pooler]) -> None:

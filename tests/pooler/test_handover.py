@@ -1,0 +1,208 @@
+"""Connections that go from worker to worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from pooler.messages import query
+from pooler.orders import Give, Want
+from supervisor.ground.net.memory import MemoryConn
+from supervisor.ground.wire import decode, encode
+from supervisor.plane.layout import Kind, LeasePool, ProcessState
+from tests.pooler.fake_postgres import DEFAULTS
+from tests.pooler.stage import ADDRESS, Stage
+
+Make = Callable[..., Stage]
+
+
+@attrs.define(eq=False)
+class Socket:
+    """What of a socket is sent to another worker."""
+
+    released: bool = False
+
+    def fileno(self) -> int:
+        return 77
+
+    def close(self) -> None:
+        self.released = True
+
+
+class Movable:
+    """A MemoryConn that can be taken off the lane."""
+
+    def __init__(self, conn: MemoryConn) -> None:
+        self.__dict__.update(conn=conn, sock=Socket())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.conn, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.conn, name, value)
+
+    def release(self) -> Socket:
+        self.conn.waiter = self.conn.on_idle = None
+        return self.sock
+
+
+@pytest.fixture
+def two(stage: Make) -> tuple[Stage, int, int]:
+    """A stage with an idle connection, another worker's column, and the cell of its ticket."""
+    playing = stage()
+    other = playing.plane.claim_column("pooler", 2)
+    playing.plane.set_state(other, ProcessState.READY)
+    playing.client().ask("SELECT 1")
+    playing.lane.advance(0.2)
+    (server,) = playing.pool.servers
+    server.conn = Movable(server.conn)
+    return playing, other, playing.plane.counters(Kind.LEASEPOOL, playing.pool.row, other) + LeasePool.OLDEST_TICKET
+
+
+def test_an_idle_connection_is_asked_for(two: tuple[Stage, int, int]) -> None:
+    playing, other, ticket = two
+    holder, waiter = playing.client(), playing.client()
+    holder.ask("BEGIN")
+    playing.plane.cells[ticket - LeasePool.OLDEST_TICKET + LeasePool.IDLE] = 1
+    waiter.send(query("SELECT 1"))
+    assert playing.mailbox.sent[0] == (other, Want("app/app"), ())
+    holder.ask("COMMIT")
+
+
+def test_a_want_is_answered_by_a_give(two: tuple[Stage, int, int]) -> None:
+    playing, other, ticket = two
+    (server,) = playing.pool.servers
+    sock = server.conn.sock
+    playing.runtime.receive(Want("app/app"), ())
+    assert playing.mailbox.sent == []  # nobody waits any more
+    playing.plane.cells[ticket] = playing.lane.now_ns
+    playing.runtime.receive(Want("app/app"), ())
+    ((column, order, fds),) = playing.mailbox.sent
+    assert (column, order.pool, fds) == (other, "app/app", (77,))
+    assert decode(encode(order)) == order
+    assert playing.runtime.leases.holds(order.lease, other)
+    assert sock.released
+    assert not playing.pool.servers
+    assert not playing.pool.idle
+    assert playing.plane.total(Kind.LEASEPOOL, playing.pool.row, LeasePool.HANDED_OVER) == 1
+
+
+def test_a_released_connection_goes_to_who_came_first_anywhere(two: tuple[Stage, int, int]) -> None:
+    playing, _, ticket = two
+    holder, waiter = playing.client(), playing.client()
+    holder.ask("BEGIN")
+    playing.plane.cells[ticket] = playing.lane.now_ns
+    playing.lane.advance(1)
+    waiter.send(query("SELECT 1"))
+    playing.plane.cells[ticket] -= 1_000_000_000
+    holder.ask("COMMIT")
+    assert [type(order) for _, order, _ in playing.mailbox.sent if not isinstance(order, Want)] == [Give]
+    assert waiter.kinds() == ""
+
+
+def test_hardly_older_is_not_worth_the_way(two: tuple[Stage, int, int]) -> None:
+    playing, _, ticket = two
+    holder, waiter = playing.client(), playing.client()
+    holder.ask("BEGIN")
+    waiter.send(query("SELECT 1"))
+    playing.plane.cells[ticket] = playing.lane.now_ns - 1_000_000
+    holder.ask("COMMIT")
+    assert waiter.kinds() == "DCI"
+
+
+@pytest.mark.parametrize("why", ["mailbox", "dead", "readable"])
+def test_what_cannot_be_sent_stays(two: tuple[Stage, int, int], why: str) -> None:
+    playing, other, ticket = two
+    (server,) = playing.pool.servers
+    playing.plane.cells[ticket] = playing.lane.now_ns
+    if why == "mailbox":
+        playing.mailbox.full = True
+    elif why == "dead":
+        playing.plane.set_state(other, ProcessState.GONE)
+    else:
+        server.conn.readable = True
+    playing.runtime.receive(Want("app/app"), ())
+    assert playing.pool.idle == [server]
+    assert playing.runtime.leases.holds(server.lease, playing.worker.column)
+    assert not server.conn.sock.released
+
+
+def test_the_sweep_gives_what_a_lost_want_asked_for(two: tuple[Stage, int, int]) -> None:
+    playing, _, ticket = two
+    playing.plane.cells[ticket] = playing.lane.now_ns
+    playing.lane.advance(0.2)
+    assert [type(order) for _, order, _ in playing.mailbox.sent] == [Give]
+
+
+def test_one_ticket_gets_one_connection(stage: Make) -> None:
+    playing = stage(database="pool_size = 2")
+    other = playing.plane.claim_column("pooler", 2)
+    playing.plane.set_state(other, ProcessState.READY)
+    clients = [playing.client(), playing.client()]
+    for client in clients:
+        client.ask("BEGIN")
+    for client in clients:
+        client.ask("COMMIT")
+    playing.lane.advance(0.2)
+    for server in playing.pool.servers:
+        server.conn = Movable(server.conn)
+    cells = playing.plane.counters(Kind.LEASEPOOL, playing.pool.row, other)
+    playing.plane.cells[cells + LeasePool.OLDEST_TICKET] = playing.lane.now_ns
+    playing.runtime.receive(Want("app/app"), ())
+    playing.runtime.receive(Want("app/app"), ())
+    assert len(playing.mailbox.sent) == 1
+
+
+def given(playing: Stage, holder: int) -> Give:
+    """As another worker would send it; the lease is `holder`'s."""
+    lease = playing.runtime.leases.take(playing.pool.row, holder, playing.worker.pools["pg"].servers[0].row)
+    assert lease is not None
+    return Give("app/app", lease, "pg/127.0.0.1:5432", 1, b"k001".hex(), dict(DEFAULTS), 100.0)
+
+
+def test_what_comes_serves_who_waits(stage: Make) -> None:
+    playing = stage(database="pool_size = 2")
+    holder, waiter = playing.client(), playing.client()
+    holder.ask("BEGIN")
+    order = given(playing, playing.worker.column)
+    waiter.send(query("SELECT 1"))
+    near, far = playing.lane.pair()
+    near.waiter = playing.lane.current
+    far.waiter = None
+    ours, theirs = socket.socketpair()
+    theirs.close()
+
+    def adopt(sock: socket.socket) -> MemoryConn:
+        sock.close()
+        return near
+
+    playing.lane.adopt = adopt  # type: ignore[attr-defined]  # a rehearsal has no sockets to adopt
+    playing.runtime.receive(order, (ours.detach(),))
+    playing.lane.run()
+    assert far.take() == query("SELECT 1")
+    assert len(playing.pool.servers) == 2
+    assert playing.lane.servers[ADDRESS] is not None
+
+
+@pytest.mark.parametrize("why", ["no such pool", "no such server", "not ours"])
+def test_what_has_no_place_here_is_closed(stage: Make, why: str) -> None:
+    playing = stage(database="pool_size = 2")
+    playing.client()
+    other = playing.plane.claim_column("pooler", 2)
+    playing.plane.set_state(other, ProcessState.READY)
+    order = given(playing, other if why == "not ours" else playing.worker.column)
+    if why == "no such pool":
+        order = attrs.evolve(order, pool="gone/app")
+    elif why == "no such server":
+        order = attrs.evolve(order, server="pg/127.0.0.1:1")
+    reader, writer = os.pipe()
+    playing.runtime.receive(order, (reader,))
+    with pytest.raises(OSError):
+        os.fstat(reader)
+    os.close(writer)
+    assert playing.runtime.leases.open(playing.pool.row) == (2 if why == "not ours" else 1)
