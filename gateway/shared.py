@@ -12,6 +12,7 @@ from typing import Final
 from gateway.answers import AnswerReader
 from gateway.errors import REASONS
 from gateway.forwarded import Identities
+from gateway.http2.blocks import BlockEncoder
 from gateway.plan import Route
 from gateway.problems import http_date
 from gateway.upstreams import Upstreams
@@ -31,8 +32,8 @@ class Shared:
     """One per worker."""
 
     __slots__ = (
-        "_date", "_second", "_time", "_wall", "access", "admit", "answers", "cells", "identities", "lane", "no_route",
-        "tier", "upstreams",
+        "_date", "_second", "_time", "_wall", "access", "admit", "answers", "blocks", "cells", "identities", "lane",
+        "no_route", "tier", "upstreams",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,7 @@ class Shared:
         self.tier = tier  # base of this tier's cells in this worker's column
         self.no_route = no_route  # base of the row that counts what reached no route
         self.answers = AnswerReader()
+        self.blocks = BlockEncoder()
         self.upstreams = Upstreams(lane, cells)
         self.identities = Identities(random.Random().randbytes)
         self._second = -1
