@@ -21,7 +21,12 @@ ROUTES = [f"/api/service{number:02d}/" for number in range(20)]
 AMPLE = 1_000_000  # requests a second that each user may make: the limit is kept, and never reached
 
 UPSTREAM = "upstream backend {{ server {address}; keepalive 256; keepalive_requests 100000000; }}"
-PASS = 'proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";'
+# The same work for both sides: a gateway tells the server who asked, and client and server by which name to ask again.
+PASS = """proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $host;
+    proxy_set_header Forwarded "for=$remote_addr;proto=$scheme;host=$host";
+    proxy_set_header X-Request-Id $request_id; add_header X-Request-Id $request_id;"""
 
 
 def nginx_plain(stage: Stage, folder: Path) -> Proxy:
@@ -241,7 +246,7 @@ WORKLOADS = [
     ),
     Workload(
         name="plain",
-        title="plain HTTP/1.1 proxying, keep-alive, small GET",
+        title="HTTP/1.1 proxying with X-Forwarded-* and X-Request-Id, keep-alive, small GET",
         unit="CPU µs/request",
         goals={"nginx": 1.4},
         sides={"nginx": nginx_plain, "portway": portway_http},
