@@ -140,8 +140,10 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                             ):
                                 upstream.waiter = None
                                 stack.append((upstream, lane.now))
-                                server.ended()
-                                cells[flying] = max(1, cells[flying]) - 1
+                                if count := cells[base + _IN_FLIGHT]:
+                                    cells[base + _IN_FLIGHT] = count - 1
+                                if count := cells[flying]:
+                                    cells[flying] = count - 1
                                 flying = 0
                                 cells[base + _BYTES_OUT] += sent
                                 cells[base + _BYTES_IN] += len(answer)
