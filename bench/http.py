@@ -9,7 +9,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from bench.loads import BadRun, Load, head, wrk
+from bench.loads import BadRun, Load, h2load, head, wrk
 from bench.proxies import Proxy, envoy, haproxy, nginx, nginx_http, portway
 from bench.stage import Stage
 from bench.workload import Workload, per_operation
@@ -65,6 +65,23 @@ def plain_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
 
 def tls_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
     return wrk(stage.folder, f"https://{proxy.address}", [head("GET", "/hello")], seconds)
+
+
+# -- HTTP/2 ---------------------------------------------------------------------------------------------------------
+
+
+def nginx_h2(stage: Stage, folder: Path) -> Proxy:
+    port = free_tcp_port()
+    body = UPSTREAM.format(address=stage.backend.address)
+    body += f"\nserver {{ listen 127.0.0.1:{port} ssl http2; http2_max_requests 100000000;"
+    body += f" ssl_certificate {stage.certificate.cert};"
+    body += f" ssl_certificate_key {stage.certificate.key}; location / {{ {PASS} }} }}"
+    return nginx(folder, nginx_http(folder, body), port)
+
+
+def h2_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
+    paths = [f"/hello/{number}" for number in range(200)]  # varied, so that no memory of one request answers for all
+    return h2load(stage.folder, f"https://{proxy.address}", paths, seconds)
 
 
 # -- the gateway's work ---------------------------------------------------------------------------------------------
@@ -259,5 +276,13 @@ WORKLOADS = [
         goals={"nginx": 1.5},
         sides={"nginx": nginx_tls, "portway": portway_tls},
         measure=per_operation(tls_load),
+    ),
+    Workload(
+        name="h2",
+        title="the same by HTTP/2 over TLS, 10 streams on each of 8 connections, 200 paths",
+        unit="CPU µs/request",
+        goals={"nginx": 1.2},
+        sides={"nginx": nginx_h2, "portway": portway_tls},
+        measure=per_operation(h2_load),
     ),
 ]
