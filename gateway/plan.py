@@ -26,7 +26,8 @@ from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
 NAME: Final = "gateway"
-ALPN: Final = (b"http/1.1",)
+HTTP2: Final = b"h2"
+HTTP1: Final = b"http/1.1"
 
 
 @attrs.define(eq=False)
@@ -133,6 +134,11 @@ def _route(
     )
 
 
+def alpn(table: ListenerTable) -> tuple[bytes, ...]:
+    """The protocols that are offered within TLS, the preferred first."""
+    return (HTTP2, HTTP1) if table.speaks_http2 else (HTTP1,)
+
+
 def _listener(name: str, table: ListenerTable, router: Router[Route]) -> ListenerPlan:
     decisions = Decisions(router, table.allow_encoded_slash)
     return ListenerPlan(name, table, decisions, str(table.bind).encode("ascii"), certificates(table))
@@ -142,7 +148,7 @@ def certificates(table: ListenerTable) -> Certificates | None:
     """What a listener shows; None without TLS. Raises ValueError."""
     if table.tls is None:
         return None
-    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], ALPN)
+    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], alpn(table))
 
 
 def _identity(table: GatewayTable) -> set[bytes]:
