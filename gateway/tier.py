@@ -112,7 +112,8 @@ class GatewayRuntime:
 
     def holding(self) -> Sequence[str]:
         return [
-            f"http {connection.listener.name} {connection.client.ip} {'at work' if connection.busy else 'silent'}"
+            f"{'http' if connection.farewell is None else 'websocket'} {connection.listener.name} "
+            f"{connection.client.ip} {'at work' if connection.busy else 'silent'}"
             for connection in self._live().values()
         ]
 
