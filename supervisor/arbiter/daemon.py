@@ -27,6 +27,7 @@ from supervisor.arbiter.commands import Commands
 from supervisor.arbiter.control import CannotControl, Control
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.ending import Ending, Stage
+from supervisor.arbiter.holdings import Holdings
 from supervisor.arbiter.listeners import CannotListen
 from supervisor.arbiter.loop import Loop
 from supervisor.arbiter.notify import Notifier
@@ -36,7 +37,7 @@ from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
 from supervisor.arbiter.site import Site, open_site
 from supervisor.ground import log, worker
 from supervisor.ground.config import Config, ConfigError, load
-from supervisor.ground.orders import Prepared, Ready, Refused, Released, Reopen, Swapped
+from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, Reopen, Swapped
 from supervisor.ground.service import Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import Wire, close_all
@@ -125,7 +126,8 @@ class Daemon:
             begun=self.reloading.stop,
             notifier=self.notifier,
         )
-        commands = Commands(self.plane, self.reloading, self.log).table()
+        self.holdings = Holdings(loop, self.plane, self.crew)
+        commands = Commands(self.plane, self.reloading, self.log, self.holdings).table()
         self.control = Control(loop, site.control_path, site.control, commands, self.log)
         self.adjustments: dict[str, int] = {}
 
@@ -262,6 +264,7 @@ class Daemon:
     def on_death(self, child: Child, death: Death) -> None:
         self.assignment.died(child)
         self.reloading.died(child)
+        self.holdings.died(child)
         if death.code == worker.BOOT_FAILURE and not self.booted and self.ending.stage is Stage.RUNNING:
             # Nothing has ever worked, and a successor would fail the same way: better to say so and end.
             self.log.critical("start failed", child=child.title)
@@ -336,6 +339,8 @@ class Daemon:
                     self.reloading.prepared(child, answer)
                 case Refused() as answer:
                     self.reloading.refused(child, answer)
+                case Holding() as answer:
+                    self.holdings.answered(child, answer)
                 case Swapped() as answer:
                     self.reloading.swapped(child, answer)
 

@@ -30,8 +30,11 @@ from supervisor.ground.lane import Lane, Session
 from supervisor.ground.log import AccessLog
 from supervisor.ground.orders import (
     FROM_SUPERVISOR,
+    MAX_HELD_LINE,
+    MAX_HELD_LINES,
     Abort,
     Commit,
+    Holding,
     Prepare,
     Prepared,
     Ready,
@@ -41,6 +44,7 @@ from supervisor.ground.orders import (
     Reopen,
     Slots,
     Sockets,
+    WhatHolds,
 )
 from supervisor.ground.polling import Polling
 from supervisor.ground.pools import Pools
@@ -320,7 +324,7 @@ class Process:
     def follow(self, letter: Letter) -> None:
         """An order, if it is the supervisor's."""
         order = letter.message
-        answer: Released | Prepared | Refused | None = None
+        answer: Released | Prepared | Refused | Holding | None = None
         if letter.sender_pid != self.birth.supervisor:
             self.log.error("order from a stranger", order=type(order).__name__, sender=letter.sender_pid)
             close_all(letter.fds)
@@ -341,6 +345,10 @@ class Process:
                 self.swap.abort(generation)
             case Renew():
                 self.swap.renew(letter.fds)
+            case WhatHolds(question):
+                lines = self.runtime.holding()
+                shown = tuple(line[:MAX_HELD_LINE] for line in lines[:MAX_HELD_LINES])
+                answer = Holding(question, len(lines), shown)
             case Reopen():
                 self.access.reopen()
         if answer is not None:
