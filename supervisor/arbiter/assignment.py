@@ -18,6 +18,7 @@ from supervisor.arbiter.listeners import Key, Listeners
 from supervisor.arbiter.loop import Loop
 from supervisor.arbiter.ownership import Ownership
 from supervisor.ground.orders import Slots
+from supervisor.plane.heirs import name_heirs
 from supervisor.plane.layout import Kind, ListenerState
 from supervisor.plane.memory import Plane
 
@@ -52,7 +53,9 @@ class Assignment:
             homes = slots.settle(self._homes.get(key.row, nobody), numbers)
             owners = slots.assign(self._owners.get(key.row, nobody), homes, serving.keys())
             self._homes[key.row], self._owners[key.row] = homes, owners
-            wanted |= {cell: serving.get(number, 0) for cell, number in zip(self._cells(key), owners, strict=True)}
+            columns = [serving.get(number, 0) for number in owners]
+            wanted |= dict(zip(self._cells(key), columns, strict=True))
+            name_heirs(self.plane, self.plane.row(Kind.LISTENER, key.row), columns)  # before anybody lets go
         self._notify(self._ownership.want(wanted))
 
     def retitle(self, tier: str) -> None:

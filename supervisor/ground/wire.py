@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -119,6 +120,12 @@ class Mailbox:
             return False
         self.sent += 1
         return True
+
+    def wait_for_room(self, column: int, seconds: float) -> bool:
+        """Wait until the mailbox of `column` takes messages again; for what must not be lost, and a moment at most."""
+        room = select.poll()
+        room.register(self._senders[column], select.POLLOUT)
+        return bool(room.poll(seconds * 1000))
 
     def receive(self) -> Letter | None:
         """The next message meant for this incarnation, or None when there is none now."""

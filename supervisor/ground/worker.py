@@ -238,6 +238,7 @@ class Process:
             cells[mine + layout.Tier.ERRORS] = self._crashed
             self.swap.catch_up()
             if not self.draining:
+                self.read_letters()  # what a slot's last owner sends stands before the cell that names us
                 self.polling.look()
             await trio.sleep(HEARTBEAT)
 

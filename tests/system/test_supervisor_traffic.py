@@ -17,6 +17,7 @@ import pytest
 from tests.system.conftest import BackendMaker
 from tests.system.support.clients import Client, UdpClient, fetch
 from tests.system.support.daemon import Daemon
+from tests.system.support.flows import flowing
 from tests.system.support.poll import until
 
 FLOWS = 16
@@ -166,6 +167,24 @@ def test_reloads_and_scaling_lose_no_request_and_move_no_flow(site: Site, load: 
         load.more()
         assert peers(flows) == before
     assert load.failures == []
+
+
+def test_scaling_hands_flows_over_and_loses_no_datagram(site: Site) -> None:
+    """The sockets themselves go from worker to worker: what is under way to them meanwhile waits in them."""
+    with flowing(site.udp, FLOWS) as flows:
+        for number, count in ((signal.SIGTTIN, 3), (signal.SIGTTIN, 4), (signal.SIGTTOU, 3), (signal.SIGTTOU, 2)):
+            site.daemon.send(number)
+            until(lambda count=count: len(owners(site)) == count == len(site.daemon.pids("edge")), f"{count} workers")
+            flows.more(10)
+    assert flows.moved() == []
+    assert flows.lost() == []
+
+
+def owners(site: Site) -> dict[str, int]:
+    """Which workers poll the UDP listener, and how many of its slots."""
+    listeners = site.daemon.status()["listeners"]
+    found: dict[str, int] = next(listener["slots"] for listener in listeners if listener["name"] == "game")
+    return found
 
 
 def test_a_bad_file_under_load_changes_nothing(site: Site, load: Load) -> None:
