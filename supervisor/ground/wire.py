@@ -193,6 +193,22 @@ class Wire:
             senders.append(sender)
         return cls(receivers, senders)
 
+    @classmethod
+    def adopt(cls, pairs: Iterable[tuple[int, int]]) -> Wire:
+        """The socketpairs that an earlier supervisor made: receiving and sending end by column."""
+        wire = cls([], [])
+        for receiver, sender in pairs:
+            wire._receivers.append(socket.socket(fileno=receiver))
+            wire._senders.append(socket.socket(fileno=sender))
+        for end in (*wire._receivers, *wire._senders):
+            end.setblocking(False)
+        return wire
+
+    def descriptors(self) -> tuple[tuple[int, int], ...]:
+        """By column: receiving and sending end."""
+        pairs = zip(self._receivers, self._senders, strict=True)
+        return tuple((receiver.fileno(), sender.fileno()) for receiver, sender in pairs)
+
     def mailbox(self, column: int, incarnation: int, incarnation_of: Callable[[int], int]) -> Mailbox:
         """The mailbox of `column`; `incarnation_of` reads from the plane who lives in a column now, 0 for nobody."""
         return Mailbox(column, incarnation, self._receivers[column], self._senders, incarnation_of)

@@ -198,6 +198,8 @@ class Tier:
     RESPAWNS = 11
     RELOADS = 12
     RELOADS_REFUSED = 13
+    UPGRADES = 14
+    UPGRADES_REFUSED = 15
 
 
 @attrs.frozen
