@@ -51,11 +51,11 @@ def site(
     web = [http_backend(name).address for name in "abc"]
     games = [udp_backend(name).address for name in "xy"]
 
-    def text(servers: list[str] = web, workers: int = 2, more: str = "") -> str:
+    def text(servers: list[str] = web, workers: int = 2, more: str = "", drain: str = "5s") -> str:
         return f"""
 [supervisor]
 workers = {workers}
-drain_timeout = "5s"
+drain_timeout = "{drain}"
 [pools.gateway]
 servers = ["127.0.0.1:{gateway}"]
 [pools.web]
@@ -178,6 +178,49 @@ def test_scaling_hands_flows_over_and_loses_no_datagram(site: Site) -> None:
             flows.more(10)
     assert flows.moved() == []
     assert flows.lost() == []
+
+
+def test_upgrades_and_scaling_lose_no_request_and_no_datagram(site: Site, load: Load) -> None:
+    workers = site.daemon.pids("gateway") + site.daemon.pids("edge")
+    with flowing(site.udp, FLOWS) as flows:
+
+        def scale(number: signal.Signals, count: int) -> None:
+            site.daemon.send(number)
+            until(lambda: len(owners(site)) == count, f"{count} workers")
+
+        for turn in (1, 2):
+            done = site.daemon.command("upgrade")
+            assert (done.status, done.out) == (0, ""), done.err
+            load.more()
+            flows.more(10)
+            if turn == 1:
+                scale(signal.SIGTTIN, 3)
+                load.more()
+                scale(signal.SIGTTOU, 2)
+                load.more()
+        until(lambda: len(site.daemon.pids("gateway")) == 2, "the old ones to end")
+    assert load.failures == []
+    assert flows.moved() == []
+    assert flows.lost() == []
+    assert not set(workers) & {process.pid for process in site.daemon.tree()}
+    assert site.daemon.status()["portway"]["pid"] == site.daemon.pid
+
+
+def test_an_upgrade_lets_a_long_download_come_to_its_end(site: Site) -> None:
+    """Of ten seconds; the old workers have `drain_timeout` for it."""
+    site.reload(drain="20s")
+    size = 400_000
+    with Client(site.edge) as client:
+        client.connection.request("GET", f"/?size={size}&pause=3.4")
+        answer = client.connection.getresponse()
+        received = answer.read(1000)
+        old = set(site.daemon.pids("gateway"))
+        done = site.daemon.command("upgrade")
+        assert done.status == 0, done.err
+        assert set(site.daemon.pids("gateway")) & old, "the one that sends it"
+        received += answer.read()
+    assert received == (b"0123456789abcdef" * size)[:size]
+    until(lambda: not set(site.daemon.pids("gateway")) & old, "the old ones to end")
 
 
 def owners(site: Site) -> dict[str, int]:
