@@ -9,7 +9,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from bench.loads import BadRun, Load, head, wrk
+from bench.loads import BadRun, Load, h2load, head, wrk
 from bench.proxies import Proxy, envoy, haproxy, nginx, nginx_http, portway
 from bench.stage import Stage
 from bench.workload import Workload, per_operation
@@ -21,7 +21,12 @@ ROUTES = [f"/api/service{number:02d}/" for number in range(20)]
 AMPLE = 1_000_000  # requests a second that each user may make: the limit is kept, and never reached
 
 UPSTREAM = "upstream backend {{ server {address}; keepalive 256; keepalive_requests 100000000; }}"
-PASS = 'proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";'
+# The same work for both sides: a gateway tells the server who asked, and client and server by which name to ask again.
+PASS = """proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $host;
+    proxy_set_header Forwarded "for=$remote_addr;proto=$scheme;host=$host";
+    proxy_set_header X-Request-Id $request_id; add_header X-Request-Id $request_id;"""
 
 
 def nginx_plain(stage: Stage, folder: Path) -> Proxy:
@@ -60,6 +65,23 @@ def plain_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
 
 def tls_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
     return wrk(stage.folder, f"https://{proxy.address}", [head("GET", "/hello")], seconds)
+
+
+# -- HTTP/2 ---------------------------------------------------------------------------------------------------------
+
+
+def nginx_h2(stage: Stage, folder: Path) -> Proxy:
+    port = free_tcp_port()
+    body = UPSTREAM.format(address=stage.backend.address)
+    body += f"\nserver {{ listen 127.0.0.1:{port} ssl http2; http2_max_requests 100000000;"
+    body += f" ssl_certificate {stage.certificate.cert};"
+    body += f" ssl_certificate_key {stage.certificate.key}; location / {{ {PASS} }} }}"
+    return nginx(folder, nginx_http(folder, body), port)
+
+
+def h2_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
+    paths = [f"/hello/{number}" for number in range(200)]  # varied, so that no memory of one request answers for all
+    return h2load(stage.folder, f"https://{proxy.address}", paths, seconds)
 
 
 # -- the gateway's work ---------------------------------------------------------------------------------------------
@@ -241,7 +263,7 @@ WORKLOADS = [
     ),
     Workload(
         name="plain",
-        title="plain HTTP/1.1 proxying, keep-alive, small GET",
+        title="HTTP/1.1 proxying with X-Forwarded-* and X-Request-Id, keep-alive, small GET",
         unit="CPU µs/request",
         goals={"nginx": 1.4},
         sides={"nginx": nginx_plain, "portway": portway_http},
@@ -254,5 +276,13 @@ WORKLOADS = [
         goals={"nginx": 1.5},
         sides={"nginx": nginx_tls, "portway": portway_tls},
         measure=per_operation(tls_load),
+    ),
+    Workload(
+        name="h2",
+        title="the same by HTTP/2 over TLS, 10 streams on each of 8 connections, 200 paths",
+        unit="CPU µs/request",
+        goals={"nginx": 1.2},
+        sides={"nginx": nginx_h2, "portway": portway_tls},
+        measure=per_operation(h2_load),
     ),
 ]

@@ -82,6 +82,20 @@ def head(method: str, target: str, **headers: str) -> str:
     return "\r\n".join([f"{method} {target} HTTP/1.1", *lines, ""])
 
 
+def h2load(folder: Path, url: str, paths: list[str], seconds: float, connections: int = 8, streams: int = 10) -> Load:
+    """HTTP/2 over TLS, `streams` at once on each connection, over `paths` in turn."""
+    command = program("h2load", "nghttp2-client")
+    listed = folder / "h2load.txt"
+    listed.write_text("".join(f"{url}{path}\n" for path in paths))
+    whole = max(1, round(seconds))
+    out = _run([command, f"-c{connections}", f"-m{streams}", f"-D{whole}", "-i", str(listed)], whole)
+    done = re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed", out)
+    took = re.search(r"finished in ([\d.]+)(ms|s)", out)
+    if done is None or took is None or int(done[3]) or not int(done[2]):
+        raise BadRun(out[-800:])
+    return Load(int(done[2]), float(took[1]) / (1000 if took[2] == "ms" else 1))
+
+
 def pgbench(
     installation: Installation, port: int, seconds: float, protocol: str, clients: int = 32, database: str = "bench"
 ) -> Load:
@@ -106,4 +120,4 @@ def udp(port: int, seconds: float, clients: int = 32) -> Load:
     return Load(result["operations"], result["seconds"])
 
 
-__all__ = ["BadRun", "Load", "Missing", "head", "pgbench", "udp", "wrk"]
+__all__ = ["BadRun", "Load", "Missing", "h2load", "head", "pgbench", "udp", "wrk"]

@@ -1,17 +1,106 @@
-"""Who may, where the hot path has no short answer: limits that need no identity, and tokens not seen before.
+"""What is decided about a request before it goes anywhere: who asks, which route takes it, whether it may pass.
 
-The session looks up remembered tokens and limits by user itself; everything that takes longer is here.
+HTTP/1.1 and HTTP/2 meet here: both bring a judged head, and what comes out are the lines for the server. An Admission
+also keeps what the account and a refusal need to know, as far as it was found out when something was refused.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.connection import Connection
-from gateway.fields import WANTED, Bearer, Field
+from gateway.decisions import Decision, undecided_words
+from gateway.errors import PeerError
+from gateway.fields import NAMED, WANTED, Bearer, Field
+from gateway.forwarded import Client, from_proxy, id_lines
+from gateway.guard import Judged, without_named
 from gateway.limits import Key, Limit, address_key
-from gateway.plan import Route
+from gateway.plan import ListenerPlan, Route
 from gateway.shared import Shared
 from gateway.tokens import Verified
 from supervisor.plane.layout import Tier
+
+UNREAD: Final = '"method":null,"host":null,"path":null'
+
+_CACHED: Final = Tier.TOKENS_CACHED
+
+
+class Admission:
+    """One request. What is JSON is ready for the access log."""
+
+    __slots__ = ("asked", "decision", "identity", "ip", "request_id", "route", "shown", "user")
+
+    def __init__(self) -> None:
+        self.route: Route | None = None
+        self.decision: Decision[Route] | None = None
+        self.asked = UNREAD  # the request in the log's words, JSON
+        self.ip = ""  # the client's address, as far as it can be believed
+        self.shown = "null"  # the same as JSON
+        self.user = "null"  # JSON
+        self.request_id = ""
+        self.identity = b""  # the request id at its beginning, the span id at its end
+
+    def begin(self, shared: Shared, client: Client) -> None:
+        """A new request of this client, of which nothing is known yet."""
+        self.route = self.decision = None
+        self.asked = UNREAD
+        self.ip = client.ip
+        self.shown = client.json
+        self.user = "null"
+        self.request_id, self.identity = shared.identities.new()
+
+    def admit(self, shared: Shared, connection: Connection, here: ListenerPlan, judged: Judged) -> list[bytes]:
+        """The head's lines for the server, without the empty one at the end. Raises PeerError if it may not pass."""
+        line, out, flags, length, host, bearer, extras = judged
+        lane, client = shared.lane, connection.client
+        if client.proxy:
+            introduced, self.request_id, self.ip = from_proxy(
+                client, host or here.fallback_host, extras or (), here.trusts, self.identity
+            )
+            self.shown = f'"{self.ip}"'
+        lines = here.decisions.by_host.get(host)
+        decision = None if lines is None else lines.get(line)
+        if decision is None:
+            self.asked = undecided_words(line, host)
+            decision = here.decisions.decide(line, host)
+        self.decision = decision
+        self.asked = decision.log
+        self.route = route = decision.route or decision.choose(extras)
+        if route.before:
+            admit_anybody(shared, connection, route, self.ip, extras)
+        verified: Verified | None = None
+        verifier = route.verifier
+        if verifier is not None:
+            if bearer is not None:
+                verified = verifier.remembered.get(bearer.digest)
+            if verified is not None and verified.expires > lane.wall:
+                shared.cells[shared.tier + _CACHED] += 1
+            else:
+                verified = verify(shared, route, bearer)
+            self.user = verified.user_json
+            for limit in route.after:
+                digest = verified.digests.get(limit.row)
+                if digest is None:
+                    digest = verified.digests[limit.row] = limit.digest(verified.user)
+                admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
+                if not admitted and not limit.shadow:
+                    raise limit.refusal(wait)
+        if route.max_body is not None and length > route.max_body:
+            raise PeerError("body_too_large", f"the body exceeds {route.max_body} bytes")
+        # In this order: dropped (by the guard), injected, told.
+        if flags & NAMED and extras is not None:
+            out = without_named(out, extras)
+        out[0] = decision.line
+        if verified is not None and verified.lines:
+            out.append(verified.lines)
+        if bearer is not None and (verified is None or route.forward_token):
+            out.append(bearer.forward)
+        if client.proxy:
+            out += introduced
+        else:
+            out.append(client.lines(host or here.fallback_host))
+            out.append(id_lines(self.identity))
+        return out
 
 
 def admit_anybody(

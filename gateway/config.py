@@ -86,14 +86,14 @@ class ListenerTable:
 
     bind: Bind
     tls: TlsTable | None = None
-    http2: bool = False
+    http2: bool | None = None  # None: where there is TLS. Without TLS, to clients that begin with its preface
     accept_proxy_protocol: tuple[Network, ...] = ()  # networks that must send it; from any other it is an error
     trusted_proxies: tuple[Network, ...] = ()  # networks whose X-Forwarded-*, X-Request-Id, traceparent are believed
     allow_encoded_slash: bool = False
 
-    def problems(self, config: Any) -> Iterable[Problem]:
-        if self.http2:
-            yield Problem(("http2",), "HTTP/2 is not implemented yet; leave it out or set it to false")
+    @property
+    def speaks_http2(self) -> bool:
+        return self.tls is not None if self.http2 is None else self.http2
 
 
 @attrs.frozen(kw_only=True)

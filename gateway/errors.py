@@ -48,6 +48,9 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType({
     # These two end an exchange without an answer of ours: they stand in the log alone.
     "client_gone": (499, "Client closed before its answer was complete"),
     "client_timeout": (499, "Client took its answer too slowly"),
+    # And these end a stream or a connection of HTTP/2, with a code of its own.
+    "http2_error": (400, "HTTP/2 protocol error"),
+    "http2_flood": (429, "HTTP/2 frames without end"),
 })
 
 

@@ -16,7 +16,7 @@ from gateway.connection import Connection
 from gateway.decisions import Decision
 from gateway.errors import PeerError
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, OLD, WEBSOCKET
-from gateway.framing import AnswerBody, Body, ChunkedAnswer, LengthBody, UnboundedAnswer
+from gateway.framing import AnswerBody, Body, answer_body
 from gateway.plan import Route
 from gateway.shared import Shared
 from gateway.tunnel import tunnel
@@ -75,6 +75,7 @@ class Exchange:
         self._heard = False  # the server has sent something
         self._carried: AnswerBody | None = None  # the answer's body
         self._upload = not body.done  # the request body goes on
+        self._plain = bool(flags & OLD)  # answers' bodies go on without chunks
         self._refused = False  # the server took less than the whole request
         self._interim = 0
         self._keep_upstream = False
@@ -246,12 +247,15 @@ class Exchange:
         if not data:
             self.reason = "client_gone"
             raise ConnectionResetError("the request body ended early")
+        self._take_body(data)
+        return True
+
+    def _take_body(self, data: bytes) -> None:
         self._patience = min(BODY_GRACE, self._patience + len(data) / MIN_BODY_RATE)
         self._payload = None
         self._to_server = self.body.take(data)
         self._upload = not self.body.done
         self._server_by = self.lane.now + self.route.timeout
-        return True
 
     def _write_server(self) -> bool:
         try:
@@ -322,26 +326,42 @@ class Exchange:
             self._interim += 1
             if self._interim > MAX_INTERIM:
                 raise PeerError("bad_answer", "interim answers without end")
-            if not self.flags & OLD:
-                self._to_client = b"".join((self._to_client, b"\r\n".join(lines), _END))
+            self._say_interim(lines)
         self._answer = b""
 
     def _begin_answer(self, status: int, lines: list[bytes], flags: int, length: int, dated: bool, data: bytes) -> None:
         """The final answer's head, and the body that came with it."""
-        old = bool(self.flags & OLD)
         bodiless = has_no_body(status, self.decision.head)
-        carried: AnswerBody
-        if bodiless:
-            carried = LengthBody(0)
-            if status == 204:  # RFC 9110 §8.6
-                lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
-        elif flags & CHUNKED:
-            carried = ChunkedAnswer(old)
-        elif length >= 0:
-            carried = LengthBody(length)
-        else:
-            carried = UnboundedAnswer(old)
+        if status == 204:  # RFC 9110 §8.6
+            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
+        carried = answer_body(0 if bodiless else length, bool(flags & CHUNKED) and not bodiless, self._plain)
         unbounded = not bodiless and length < 0
+        sent_whole = self.body.done and not self._to_server and not self._refused
+        self._keep_upstream = sent_whole and not flags & (CLOSE | OLD) and (not unbounded or bool(flags & CHUNKED))
+        if not dated:
+            lines.append(self.shared.date_line())
+        self.status = status
+        self._server_by = self.lane.now + self.route.timeout
+        assert self.server is not None
+        self.server.succeeded()
+        head = self._say_head(lines, unbounded, carried.done)
+        ended = carried.done
+        body = carried.take(data) if data and not ended else b""
+        if carried.rest or (data and ended):
+            self._keep_upstream = False
+        self._carried = carried
+        self._to_client = b"".join((self._to_client, head, body))
+
+    # -- what HTTP/1.1 says in its own way
+
+    def _say_interim(self, lines: list[bytes]) -> None:
+        if not self.flags & OLD:
+            self._to_client = b"".join((self._to_client, b"\r\n".join(lines), _END))
+
+    def _say_head(self, lines: list[bytes], unbounded: bool, ends: bool) -> bytes:
+        """The head of the answer: what stands before its body. `unbounded`: it has a body of no known length; `ends`:
+        it has none at all."""
+        old = bool(self.flags & OLD)
         # What the client has not sent of its body can't be told from its next request, once we stop reading it.
         closing = (
             not self.body.done
@@ -350,31 +370,13 @@ class Exchange:
             or (old and (unbounded or not self.flags & KEEP_ALIVE))
         )
         self.reusable = not closing
-        sent_whole = self.body.done and not self._to_server and not self._refused
-        self._keep_upstream = sent_whole and not flags & (CLOSE | OLD) and (not unbounded or bool(flags & CHUNKED))
         if unbounded and not old:
             lines.append(b"Transfer-Encoding: chunked")
-        if not dated:
-            lines.append(self.shared.date_line())
         if closing:
             lines.append(b"Connection: close")
         elif old:
             lines.append(b"Connection: keep-alive")
-        self.status = status
-        self._server_by = self.lane.now + self.route.timeout
-        assert self.server is not None
-        self.server.succeeded()
-        body = b""
-        if data:
-            if carried.done:
-                self._keep_upstream = False
-            else:
-                body = carried.take(data)
-                if carried.rest:
-                    self._keep_upstream = False
-        self._carried = carried
-        head = b"\r\n".join(lines)
-        self._to_client = b"".join((self._to_client, head, self.tail, body))
+        return b"\r\n".join(lines) + self.tail
 
     def _switch(self, lines: list[bytes], data: bytes) -> None:
         """101: from here on the bytes are nobody's but theirs."""
@@ -389,8 +391,7 @@ class Exchange:
             self.server.succeeded()
 
     def _write_client(self) -> bool:
-        sent: int = self.stream.send_nowait(self._to_client)
-        if not sent:
+        if not (sent := self.stream.send_nowait(self._to_client)):
             return False
         self.bytes_out += sent
         self._stuck_since = 0.0

@@ -80,8 +80,31 @@ class ChunkedRequest:
         return encode(content) + encode_end(self._chunks.trailers)
 
 
+class StreamedRequest:
+    """An HTTP/2 client's body of no known length, in chunks; its stream says where it ends."""
+
+    __slots__ = ("_limit", "done", "received", "rest")
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self.done = False
+        self.rest = b""
+        self.received = 0
+
+    def take(self, data: bytes) -> bytes:
+        self.received += len(data)
+        if self._limit is not None and self.received > self._limit:
+            raise PeerError("body_too_large", f"the body exceeds {self._limit} bytes")
+        return encode(data)
+
+    def finish(self, trailers: list[bytes]) -> bytes:
+        """The end of the body, with its trailers."""
+        self.done = True
+        return encode_end(trailers)
+
+
 class ChunkedAnswer:
-    """A server's chunked body: encoded anew, or for HTTP/1.0 clients plain."""
+    """A server's chunked body: encoded anew, or for clients of other versions plain, with the trailers apart."""
 
     __slots__ = ("_decoder", "_plain", "done", "received", "rest")
 
@@ -102,6 +125,10 @@ class ChunkedAnswer:
         if self._plain:
             return content
         return encode(content) + encode_end(decoder.trailers) if self.done else encode(content)
+
+    @property
+    def trailers(self) -> list[bytes]:
+        return self._decoder.trailers
 
     def end(self) -> bytes:
         raise PeerError("answer_cut", "the answer ended within a chunk")
@@ -125,3 +152,10 @@ class UnboundedAnswer:
     def end(self) -> bytes:
         self.done = True
         return b"" if self._plain else encode_end([])
+
+
+def answer_body(length: int, chunked: bool, plain: bool) -> AnswerBody:
+    """The body of an answer with this length, -1 for none given. `plain`: it goes on without chunks."""
+    if chunked:
+        return ChunkedAnswer(plain)
+    return LengthBody(length) if length >= 0 else UnboundedAnswer(plain)

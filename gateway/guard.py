@@ -130,7 +130,10 @@ class Guard:
         if end > MAX_HEAD:
             raise PeerError("head_too_large", f"the request head exceeds {MAX_HEAD} bytes")
         lines = data[:end].split(b"\r\n")
-        line = lines.pop(0)
+        return self.judge_lines(lines.pop(0), lines)
+
+    def judge_lines(self, line: bytes, lines: list[bytes]) -> Judged:
+        """The same for a head whose lines are apart."""
         if len(lines) > MAX_FIELDS:
             raise PeerError("too_many_fields", f"the request has more than {MAX_FIELDS} header fields")
         out = [b""]

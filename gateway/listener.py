@@ -14,7 +14,9 @@ from OpenSSL import SSL
 
 from gateway.connection import Connection
 from gateway.forwarded import Client
-from gateway.plan import ALPN, ListenerPlan, Plan
+from gateway.http2.session import serve as serve_http2
+from gateway.http2.session import spoken_http2
+from gateway.plan import HTTP2, ListenerPlan, Plan, alpn
 from gateway.session import HEAD_SECONDS, serve
 from gateway.shared import Shared
 from supervisor.ground.lane import Listening, Overdue, Session, park
@@ -50,7 +52,7 @@ class Listener:
             self._acceptor = None
         elif self._acceptor is None:
             # Without a context from before the fork (TLS came by a reload), sessions resume in this worker alone.
-            self._acceptor = Acceptor(self._base or base_context(ALPN), here.certificates)
+            self._acceptor = Acceptor(self._base or base_context(alpn(here.table)), here.certificates)
         else:
             self._acceptor.certificates = here.certificates
 
@@ -94,7 +96,11 @@ class Listener:
                     return
             client = Client(ip, "http" if acceptor is None else "https", here.trusts(ip))
             connection = self.live[session] = Connection(self, stream, client, lane.now)
-            await serve(shared, connection, data)
+            if acceptor is not None:
+                http2 = tls.alpn() == HTTP2
+            else:
+                http2, data = await spoken_http2(connection, data) if here.table.speaks_http2 else (False, data)
+            await (serve_http2 if http2 else serve)(shared, connection, data)
         except proxy.ProxyError:
             cells[counters + _L.PROTOCOL_ERRORS] += 1
         except Overdue:

@@ -26,7 +26,8 @@ from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
 NAME: Final = "gateway"
-ALPN: Final = (b"http/1.1",)
+HTTP2: Final = b"h2"
+HTTP1: Final = b"http/1.1"
 
 
 @attrs.define(eq=False)
@@ -133,11 +134,16 @@ def _route(
     )
 
 
+def alpn(table: ListenerTable) -> tuple[bytes, ...]:
+    """The protocols that are offered within TLS, the preferred first."""
+    return (HTTP2, HTTP1) if table.speaks_http2 else (HTTP1,)
+
+
 def _listener(name: str, table: ListenerTable, router: Router[Route]) -> ListenerPlan:
     certificates = None
     if table.tls is not None:
         pairs = [KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates]
-        certificates = Certificates(pairs, ALPN)
+        certificates = Certificates(pairs, alpn(table))
     return ListenerPlan(
         name, table, Decisions(router, table.allow_encoded_slash), str(table.bind).encode("ascii"), certificates
     )

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.admission import admit_anybody, verify
+from gateway.admission import Admission
 from gateway.connection import Connection
-from gateway.decisions import Decision, undecided_words
+from gateway.decisions import Decision
 from gateway.errors import PeerError
 from gateway.exchange import CLIENT_SECONDS, Exchange
-from gateway.fields import CHUNKED, CLOSE, CONTINUE, NAMED, OLD, WANTS_UPGRADE, WEBSOCKET, Field
-from gateway.forwarded import from_proxy, id_lines
+from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, WANTS_UPGRADE, WEBSOCKET
 from gateway.framing import Body, ChunkedRequest, LengthBody
-from gateway.guard import find_end, without_named
+from gateway.guard import Judged, find_end
 from gateway.plan import ListenerPlan, Plan, Route
 from gateway.refusal import linger, refuse
 from gateway.shared import Shared
-from gateway.tokens import Verified
 from gateway.upstreams import MAX_IDLE
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Route as RouteCells
 from supervisor.plane.layout import Server as ServerCells
-from supervisor.plane.layout import Tier
 
 HEAD_SECONDS: Final = 10.0  # for a head, from its first byte
 NEXT_SECONDS: Final = 60.0  # between two requests
@@ -35,8 +32,6 @@ NEXT_SECONDS: Final = 60.0  # between two requests
 _SLOW: Final = CHUNKED | CONTINUE | OLD | WEBSOCKET  # such a request is an Exchange from the start
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _END: Final = b"\r\n\r\n"
-_UNREAD: Final = '"method":null,"host":null,"path":null'
-_CACHED: Final = Tier.TOKENS_CACHED
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
 _FLYING: Final = RouteCells.IN_FLIGHT
 _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
@@ -51,14 +46,15 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     session = lane.current
     stream, client, listener = connection.stream, connection.client, connection.listener
     recv, send = stream.recv_nowait, stream.send_nowait
-    new_identity, recall, admit = shared.identities.new, shared.answers.recall, shared.admit
+    admission = Admission()
+    begin, admit, recall = admission.begin, admission.admit, shared.answers.recall
     idle, account = shared.upstreams.idle, shared.account
-    cached_at, counters = shared.tier + _CACHED, listener.counters
+    counters = listener.counters
     server: Server | None = None
     upstream: Any = None
     flying = 0  # the cell that counts the request as in flight on its route
     out: list[bytes]
-    extras: list[Field] | None
+    judged: Judged | None
     exchange: Exchange | None
     patience = HEAD_SECONDS
     try:
@@ -69,7 +65,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 session.deadline = lane.now + patience
                 while (got := recv()) is None:
                     # A connection at rest must not hold what its last request and answer were made of.
-                    out, extras, exchange = [], None, None
+                    out, judged, exchange = [], None, None
                     request = answer = reply = b""
                     stream.waiter = session
                     await park()
@@ -84,11 +80,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             connection.seen = lane.now
             began = lane.now_ns
             plan, here = listener.plan, listener.here
-            request_id, identity = new_identity()
-            ip, shown, user, asked = client.ip, client.json, "null", _UNREAD
+            begin(shared, client)
             flags, length, total = 0, -1, -1
-            route: Route | None = None
-            decision: Decision[Route] | None = None
             exchange = None
             try:
                 end = data.find(_END)
@@ -97,61 +90,20 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     if end < 0:
                         return
                 # Decide: where to, who is it, may it.
-                line, out, flags, length, host, bearer, extras = plan.guard.judge(data, end)
+                judged = plan.guard.judge(data, end)
+                flags, length = judged[2], judged[3]
                 total = end + 4 + length if length > 0 else end + 4
-                if client.proxy:
-                    introduced, request_id, ip = from_proxy(
-                        client, host or here.fallback_host, extras or (), here.trusts, identity
-                    )
-                    shown = f'"{ip}"'
-                lines = here.decisions.by_host.get(host)
-                decision = None if lines is None else lines.get(line)
-                if decision is None:
-                    asked = undecided_words(line, host)
-                    decision = here.decisions.decide(line, host)
-                asked = decision.log
-                route = decision.route or decision.choose(extras)
-                if route.before:
-                    admit_anybody(shared, connection, route, ip, extras)
-                verified: Verified | None = None
-                verifier = route.verifier
-                if verifier is not None:
-                    if bearer is not None:
-                        verified = verifier.remembered.get(bearer.digest)
-                    if verified is not None and verified.expires > lane.wall:
-                        cells[cached_at] += 1
-                    else:
-                        verified = verify(shared, route, bearer)
-                    user = verified.user_json
-                    for limit in route.after:
-                        digest = verified.digests.get(limit.row)
-                        if digest is None:
-                            digest = verified.digests[limit.row] = limit.digest(verified.user)
-                        admitted, _, wait = admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
-                        if not admitted and not limit.shadow:
-                            raise limit.refusal(wait)
-                if route.max_body is not None and length > route.max_body:
-                    raise PeerError("body_too_large", f"the body exceeds {route.max_body} bytes")
-                # Rebuild: in this order dropped (by the guard), injected, told.
-                if flags & NAMED and extras is not None:
-                    out = without_named(out, extras)
-                out[0] = decision.line
-                if verified is not None and verified.lines:
-                    out.append(verified.lines)
-                if bearer is not None and (verified is None or route.forward_token):
-                    out.append(bearer.forward)
-                if client.proxy:
-                    out += introduced
-                else:
-                    out.append(client.lines(host or here.fallback_host))
-                    out.append(id_lines(identity))
+                out = admit(shared, connection, here, judged)
+                route, decision, ip = admission.route, admission.decision, admission.ip
+                assert route is not None
+                assert decision is not None
                 flying = route.counters + _FLYING
                 cells[flying] += 1
-                tail = plan.tail % (request_id.encode("ascii") if client.proxy else identity[:32])
+                tail = plan.tail % (admission.request_id.encode("ascii") if client.proxy else admission.identity[:32])
                 # Forward: on the express lane if it fits and a connection is there.
                 if flags & _SLOW or total > len(data):
-                    exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length, host,
-                                         data, end + 4, ip, tail)  # fmt: skip
+                    exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length,
+                                         judged[4], data, end + 4, ip, tail)  # fmt: skip
                 else:
                     out.append(b"")
                     out.append(data[end + 4 : total])
@@ -188,8 +140,10 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                             ):
                                 upstream.waiter = None
                                 stack.append((upstream, lane.now))
-                                server.ended()
-                                cells[flying] = max(1, cells[flying]) - 1
+                                if count := cells[base + _IN_FLIGHT]:
+                                    cells[base + _IN_FLIGHT] = count - 1
+                                if count := cells[flying]:
+                                    cells[flying] = count - 1
                                 flying = 0
                                 cells[base + _BYTES_OUT] += sent
                                 cells[base + _BYTES_IN] += len(answer)
@@ -211,8 +165,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                     reason = "client_gone"
                                     raise
                                 finally:
-                                    account(counters, route, asked, shown, user, name, status, reason, request_id,
-                                            total, len(reply), began)  # fmt: skip
+                                    account(counters, route, admission.asked, admission.shown, admission.user, name,
+                                            status, reason, admission.request_id, total, len(reply),
+                                            began)  # fmt: skip
                                 if closing:
                                     return
                                 data = data[total:]
@@ -222,7 +177,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     if server is not None:
                         exchange.take_over(server, upstream, sent, answer)
                         server = upstream = None
-                left = await _carry(shared, exchange, asked, shown, user, request_id, total, began)
+                left = await _carry(shared, exchange, admission, total, began)
             except PeerError as error:
                 name = "" if exchange is None else exchange.server_name
                 if server is not None:
@@ -231,8 +186,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     shared.upstreams.close(upstream)
                     server.ended()
                     server = upstream = None
-                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, route, asked,
-                                     shown, user, request_id, began)  # fmt: skip
+                left = await _refuse(shared, connection, plan, error, exchange, name, data, total, flags, admission,
+                                     began)  # fmt: skip
             if flying:
                 cells[flying] = max(1, cells[flying]) - 1
                 flying = 0
@@ -309,9 +264,7 @@ def _exchange(
     return Exchange(shared, connection, route, decision, request, body, flags, ip, tail)
 
 
-async def _carry(
-    shared: Shared, exchange: Exchange, asked: str, shown: str, user: str, request_id: str, head: int, began: int
-) -> bytes | None:
+async def _carry(shared: Shared, exchange: Exchange, asked: Admission, head: int, began: int) -> bytes | None:
     """Run an Exchange and account for it; what is left to serve, or None if the connection is at its end."""
     connection, body = exchange.connection, exchange.body
     reason, finished = "client_gone", False
@@ -327,8 +280,9 @@ async def _carry(
     finally:
         if finished or reason:
             shared.account(
-                connection.listener.counters, exchange.route, asked, shown, user, exchange.server_name,
-                exchange.status or 499, reason, request_id, head + body.received, exchange.bytes_out, began,
+                connection.listener.counters, exchange.route, asked.asked, asked.shown, asked.user,
+                exchange.server_name, exchange.status or 499, reason, asked.request_id, head + body.received,
+                exchange.bytes_out, began,
             )  # fmt: skip
     if reason:
         # Cut short. A body without a frame of its own would look whole after an orderly end.
@@ -344,8 +298,7 @@ async def _carry(
 
 async def _refuse(
     shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
-    server: str, data: bytes, total: int, flags: int, route: Route | None, asked: str,
-    shown: str, user: str, request_id: str, began: int,
+    server: str, data: bytes, total: int, flags: int, asked: Admission, began: int,
 ) -> bytes | None:  # fmt: skip
     """Answer an error; what is left to serve, or None if the connection is at its end. `data` begins the request."""
     rest: bytes | None = None
@@ -362,12 +315,12 @@ async def _refuse(
         rest=rest,
         head_request=data.startswith(b"HEAD "),
         before=b"" if exchange is None else exchange.unsent,
-        route=route,
-        asked=asked,
-        client=shown,
-        user=user,
+        route=asked.route,
+        asked=asked.asked,
+        client=asked.shown,
+        user=asked.user,
         server=server,
-        request_id=request_id,
+        request_id=asked.request_id,
         bytes_in=max(0, total),
         began_ns=began,
     )

@@ -12,6 +12,7 @@ from typing import Final
 from gateway.answers import AnswerReader
 from gateway.errors import REASONS
 from gateway.forwarded import Identities
+from gateway.http2.blocks import BlockEncoder
 from gateway.plan import Route
 from gateway.problems import http_date
 from gateway.upstreams import Upstreams
@@ -22,7 +23,10 @@ from supervisor.plane.quotas import Quotas
 
 _R, _L = layout.Route, layout.Listener
 _CLASSES: Final = _R.RESPONSES_1XX - 1  # + the first digit of the status
+_IN, _OUT, _SUM = _R.BYTES_IN, _R.BYTES_OUT, _R.LATENCY_SUM
+_LATENCY, _REASONS = _R.LATENCY, _R.REASONS
 _LAST_BUCKET: Final = _R.LATENCY_BUCKETS - 1
+_LISTENER_IN, _LISTENER_OUT = _L.BYTES_IN, _L.BYTES_OUT
 REASON_NUMBERS: Final = {code: number for number, code in enumerate(REASONS)}
 UNDECIDED: Final = '"route":null,"pool":null'
 
@@ -31,8 +35,8 @@ class Shared:
     """One per worker."""
 
     __slots__ = (
-        "_date", "_second", "_time", "_wall", "access", "admit", "answers", "cells", "identities", "lane", "no_route",
-        "tier", "upstreams",
+        "_date", "_second", "_time", "_wall", "access", "admit", "answers", "blocks", "cells", "identities", "lane",
+        "no_route", "tier", "upstreams",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +49,7 @@ class Shared:
         self.tier = tier  # base of this tier's cells in this worker's column
         self.no_route = no_route  # base of the row that counts what reached no route
         self.answers = AnswerReader()
+        self.blocks = BlockEncoder()
         self.upstreams = Upstreams(lane, cells)
         self.identities = Identities(random.Random().randbytes)
         self._second = -1
@@ -83,15 +88,15 @@ class Shared:
         at = self.no_route if route is None else route.counters
         cells[at] += 1  # REQUESTS
         cells[at + _CLASSES + status // 100] += 1
-        cells[at + _R.BYTES_IN] += bytes_in
-        cells[at + _R.BYTES_OUT] += bytes_out
-        cells[listener + _L.BYTES_IN] += bytes_in
-        cells[listener + _L.BYTES_OUT] += bytes_out
-        cells[at + _R.LATENCY_SUM] += micros
+        cells[at + _IN] += bytes_in
+        cells[at + _OUT] += bytes_out
+        cells[listener + _LISTENER_IN] += bytes_in
+        cells[listener + _LISTENER_OUT] += bytes_out
+        cells[at + _SUM] += micros
         bucket = micros.bit_length()
-        cells[at + _R.LATENCY + (bucket if bucket < _LAST_BUCKET else _LAST_BUCKET)] += 1
+        cells[at + _LATENCY + (bucket if bucket < _LAST_BUCKET else _LAST_BUCKET)] += 1
         if reason:
-            cells[at + _R.REASONS + REASON_NUMBERS[reason]] += 1
+            cells[at + _REASONS + REASON_NUMBERS[reason]] += 1
         if self.access.enabled:
             if lane.wall != self._wall:
                 self._wall = lane.wall

@@ -15,7 +15,7 @@ from gateway.connection import Connection
 from gateway.drain import Drain
 from gateway.errors import REASONS
 from gateway.listener import Listener
-from gateway.plan import ALPN, NAME, Plan
+from gateway.plan import NAME, Plan
 from gateway.shared import Shared
 from supervisor.ground import pools
 from supervisor.ground.config import Config
@@ -88,7 +88,7 @@ class GatewayRuntime:
         for name in self._listeners.keys() - made.listeners.keys():
             self._removed = [one for one in self._removed if one.live]
             self._removed.append(self._listeners.pop(name))
-            self._removed[-1].draining = True
+            self._drain_listener(self._removed[-1])
         self._shared.upstreams.keep_only(server for pool in self._worker.pools.values() for server in pool.servers)
 
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
@@ -97,8 +97,13 @@ class GatewayRuntime:
 
     def drain(self) -> None:
         for listener in (*self._listeners.values(), *self._removed):
-            listener.draining = True
+            self._drain_listener(listener)
         self._drain = Drain(self._worker.lane, self._worker.config.supervisor.drain_timeout, self._live)
+
+    def _drain_listener(self, listener: Listener) -> None:
+        listener.draining = True
+        for session in listener.live:
+            self._worker.lane.wake(session)  # HTTP/2 tells its client at once
 
     def holding(self) -> Sequence[str]:
         return [
@@ -136,7 +141,8 @@ def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
 
 def _inherit(config: Config) -> Mapping[str, SSL.Context]:
     """The contexts whose ticket keys all workers share: they must be older than the first fork."""
-    return {name: base_context(ALPN) for name, table in _table(config).listeners.items() if table.tls is not None}
+    listeners = _table(config).listeners.items()
+    return {name: base_context(plan.alpn(table)) for name, table in listeners if table.tls is not None}
 
 
 TIER = Tier(

@@ -64,7 +64,7 @@ class Upstreams:
                 raise
             else:
                 self._cells[server.base + _CONNECTIONS] += 1
-                conn.on_idle = self._ended
+                conn.on_idle = self.ended
                 self._owner[conn] = server
                 return server, conn
             server.ended()
@@ -89,7 +89,7 @@ class Upstreams:
         self._owner.pop(conn, None)
         conn.close()
 
-    def _ended(self, conn: Any) -> None:
+    def ended(self, conn: Any) -> None:
         """Something happened to an idle connection: its server closed it, or speaks without being asked."""
         server = self._owner.get(conn)
         if server is not None:

@@ -41,6 +41,8 @@ class Client:
     server: ServerConnection | None = None  # that it holds, or has just been given
     settings: Values = EMPTY  # what it believes to be set
     ticket: int = 0  # monotonic ns at which it began to wait
+    data: bytes = b""  # what it waits with, for whoever gives it a server to send
+    unsent: bytes = b""  # of that, what has been noted as sent, but the server has not taken yet
     early: bytes = b""  # what it sent while it waited
     rest: bytes = b""  # what it has not taken yet of its answers, when its session breaks off
     graceful: bool = False  # it said Terminate
@@ -63,9 +65,10 @@ class Client:
         return early
 
 
-async def run(runtime: PoolerRuntime, client: Client) -> None:
-    """The session of a client."""
-    cells, counters = runtime.cells, client.counters
+async def run(runtime: PoolerRuntime, conn: Stream, address: Any, counters: int) -> None:
+    """The session of a client; `counters` are those of its listener."""
+    cells, client = runtime.cells, Client(conn, runtime.lane.current, address, counters)
+    runtime.enter(client)
     try:
         early = await admission.admit(runtime, client)
         if early is not None and client.pool is not None:
@@ -89,7 +92,7 @@ async def run(runtime: PoolerRuntime, client: Client) -> None:
     finally:
         _give_back(client)
         runtime.forget(client)
-        client.conn.close()
+        conn.close()
 
 
 async def _say(client: Client, error: PeerError) -> None:

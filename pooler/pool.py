@@ -99,21 +99,18 @@ class ServerPool:
     def release(self, server: ServerConnection) -> None:
         """Take back a connection that is free, and give it to whoever is next."""
         server.conn.waiter = None
-        if server.cancels or server.expires <= self.lane.now or self.leaving:
+        now = self.lane.now
+        if server.good_until <= now:
             self._release_unusual(server)
-            return
-        waiters = self.waiters
-        if waiters:
-            if not self.others or not self._give_away(server, waiters[0].ticket - TICKET_TOLERANCE):
+        elif self.waiters:
+            if not self.others or not self._give_away(server, self.waiters[0].ticket - TICKET_TOLERANCE):
                 self._hand(server)
-            return
-        if self.others and self._give_away(server, _FOREVER):
-            return
-        idle = self.idle
-        if not idle:
-            self.cells[self.base + LeasePool.IDLE] = 1
-        server.since = self.lane.now
-        idle.append(server)
+        elif not self.others or not self._give_away(server, _FOREVER):
+            idle = self.idle
+            if not idle:
+                self.cells[self.base + LeasePool.IDLE] = 1
+            server.since = now
+            idle.append(server)
 
     def _release_unusual(self, server: ServerConnection) -> None:
         if server.cancels:
@@ -126,13 +123,33 @@ class ServerPool:
             recovery.retire(self, server)
 
     def _hand(self, server: ServerConnection) -> None:
-        """To the first in the queue."""
+        """To the first in the queue, and what it wants straight on: its session need not run before the answer
+        comes."""
         waiters = self.waiters
         client = waiters.popleft()
         self.cells[self.base + LeasePool.OLDEST_TICKET] = waiters[0].ticket if waiters else 0
+        self.waited += self.lane.now_ns - client.ticket
         client.server = server
         server.conn.waiter = session = client.session
-        self.waited += self.lane.now_ns - client.ticket
+        data = client.data
+        # One into which something is to be thrown may not want it any more.
+        if data and server.settings is client.settings and session.pending is None:
+            out, conn = server.outstanding, server.conn
+            try:
+                cut = out.sent(data)
+                client.data = data[cut:]
+                taken = conn.send_nowait(data[:cut])
+            except PeerError as error:
+                out.unknown = True  # noted in part, and none of it sent
+                session.throw(error)
+                return
+            except OSError:  # its session finds out why
+                out.unknown = conn.readable = True
+            else:
+                if taken == len(data):
+                    return
+                client.unsent = data[taken:cut]
+                client.graceful, out.terminated = out.terminated, False
         self.lane.wake(session)
 
     def _give_away(self, server: ServerConnection, before: int) -> bool:
@@ -237,9 +254,12 @@ class ServerPool:
     def leave(self, client: Client) -> None:
         """It waits no longer; what it was given in the same moment goes to the next."""
         client.session.deadline = _NEVER
+        client.data = client.unsent = b""
         server, client.server = client.server, None
-        if server is not None:
+        if server is not None and server.outstanding.free:
             self.release(server)
+        elif server is not None:
+            recovery.recover(self, server, graceful=False)
         elif client in self.waiters:
             self.waiters.remove(client)
             self.cells[self.base + LeasePool.OLDEST_TICKET] = self.waiters[0].ticket if self.waiters else 0
@@ -261,6 +281,7 @@ class ServerPool:
     def admit(self, server: ServerConnection) -> None:
         """A connection that was opened here or came from another worker: for whoever is next."""
         self.servers.add(server)
+        server.good_until = 0.0 if self.leaving else server.expires
         server.conn.on_idle = functools.partial(self._stirred, server)
         if self.reported is None:
             self.reported = server.reported
@@ -295,14 +316,19 @@ class ServerPool:
             self.reported = None
         for server in self.servers:
             if settings.database != self.settings.database or server.server not in group.servers:
-                server.expires = 0.0
+                server.expires = server.good_until = 0.0
         self.settings, self.group, self.failure = settings, group, None
-        self.leaving = False
+        if self.leaving:
+            self.leaving = False
+            for server in self.servers:
+                server.good_until = 0.0 if server.cancels else server.expires
         self._follow(settings)
 
     def abandon(self) -> None:
         """Sessions are to end between their transactions; idle connections are of no more use here."""
         self.leaving = self.unusual = True
+        for server in self.servers:
+            server.good_until = 0.0
         self.give_idle()
         while self.idle:
             recovery.retire(self, self._take_idle())

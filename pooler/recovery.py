@@ -105,13 +105,16 @@ async def _finish(server: ServerConnection) -> None:
 async def cancel(pool: ServerPool, server: ServerConnection) -> None:
     """Cancel what runs on this connection, and keep it from everyone else until that has arrived."""
     server.cancels += 1
+    server.good_until = 0.0
     try:
         await send_cancel(pool.lane, server.server, server.pid, server.secret)
     finally:
         server.cancels -= 1
-        if server.parked and not server.cancels:
-            server.parked = False
-            pool.release(server)
+        if not server.cancels:
+            server.good_until = 0.0 if pool.leaving else server.expires
+            if server.parked:
+                server.parked = False
+                pool.release(server)
 
 
 async def _dispose(pool: ServerPool, server: ServerConnection) -> None:

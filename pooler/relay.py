@@ -67,7 +67,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 rest = rest[send(rest) :]
                 more = None
             else:
-                more = receive()
+                more = receive() if conn.readable else None
             if more is None:
                 if pool.unusual and not data and not rest:
                     if pool.leaving:
@@ -79,6 +79,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             else:
                 return
 
+        unsent = b""  # noted as sent, not taken by the server yet
+
         # A server for it. What waiting costs when it is short is all here; what it does when it is not, in the pool.
         if idle:
             server = idle.pop()
@@ -88,6 +90,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 server = await pool.wait(client)
         else:
             session.deadline = lane.now + pool.first_look
+            client.data = data
             try:
                 pool.enqueue(client)
                 try:
@@ -105,6 +108,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 raise
             assert client.server is not None
             server = client.server
+            data, unsent = client.data, client.unsent
+            client.data = client.unsent = b""
             if client.early:
                 data += client.take_early()
         session.deadline = _NEVER
@@ -118,7 +123,6 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
 
         # Both directions, until the server is free.
         held = tail = b""  # of the client's and of the server's: less than a header, or a ReadyForQuery not all there
-        unsent = b""  # noted as sent, not taken by the server yet
         try:
             while True:
                 if data:

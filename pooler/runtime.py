@@ -25,7 +25,7 @@ from pooler.settings import PoolSettings, pool_settings
 from pooler.startup import CancelRequest
 from pooler.users import Users
 from supervisor.ground.config import Config
-from supervisor.ground.lane import Lane, Listening, Stream
+from supervisor.ground.lane import Lane, Listening
 from supervisor.ground.pools import Plan
 from supervisor.ground.tier import Worker
 from supervisor.ground.wire import close_all
@@ -95,23 +95,18 @@ class PoolerRuntime:
 
         def accepted(sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return self._accepted(sock, address, counters)
+            return run(self, self.lane.adopt(sock), address, counters)
 
         self._polled[listener, slot] = self.lane.listen(sock, accepted)
 
     def detach(self, listener: str, slot: int) -> None:
         self._polled.pop((listener, slot)).close()
 
-    async def _accepted(self, sock: socket.socket, address: Any, counters: int) -> None:
-        await self.serve(self.lane.adopt(sock), address, counters)
-
-    async def serve(self, conn: Stream, address: Any, counters: int) -> None:
-        """The session of a client; `counters` are those of its listener."""
-        client = Client(conn, self.lane.current, address, counters)
-        self.cells[counters + Listener.ACCEPTED] += 1
-        self.cells[counters + Listener.ACTIVE] += 1
+    def enter(self, client: Client) -> None:
+        """A client came."""
+        self.cells[client.counters + Listener.ACCEPTED] += 1
+        self.cells[client.counters + Listener.ACTIVE] += 1
         self.clients.add(client)
-        await run(self, client)
 
     def forget(self, client: Client) -> None:
         """It is gone."""

@@ -43,6 +43,7 @@ class ServerConnection:
     reported: Values
     settings: Values  # of `reported`, what a client can set
     expires: float  # on the lane's clock
+    good_until: float = 0.0  # until then, a release needs no second look at this connection
     outstanding: Outstanding = attrs.field(factory=Outstanding)
     cancels: int = 0  # cancel connections under way: until they have closed, nobody else may use it
     parked: bool = False  # released, but for those

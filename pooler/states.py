@@ -52,14 +52,19 @@ COMPLETED_BY = {
 }
 _EXTENDED = frozenset(COMPLETED_BY)
 _ANSWERED = frozenset((SYNC, QUERY, FUNCTION_CALL))
-_SIMPLE = frozenset((QUERY, FUNCTION_CALL))
 _COPY_END = frozenset((COPY_DONE, COPY_FAIL))
-_KNOWN = _EXTENDED | _ANSWERED | _COPY_END | {COPY_DATA, FLUSH, TERMINATE}
 
-# What a server's message means here, by its kind: 0 nothing, 1 always something, 2 perhaps completes an extended
-# message.
+# What a client's message means here, by its kind: 0 is none.
+_OPENS, _SYNCS, _ASKS, _ENDS_COPY, _PASSES = range(1, 6)
+_MEANING = bytes(
+    _OPENS if kind in b"PBDECH" else _SYNCS if kind in b"S" else _ASKS if kind in b"QF" else _ENDS_COPY if kind in b"cf"
+    else _PASSES if kind in b"dX" else 0
+    for kind in range(256)
+)  # fmt: skip
+# Which messages of a server are looked at, where it matters which extended message it has completed, and elsewhere.
 _COMPLETIONS = frozenset().union(*COMPLETED_BY.values())
-_NOTED = bytes(1 if kind in b"ZSEGW" else 2 if kind in _COMPLETIONS else 0 for kind in range(256))
+_NOTED_COARSELY = bytes(kind in b"ZSEGW" for kind in range(256))
+_NOTED = bytes(kind in b"ZSEGW" or kind in _COMPLETIONS for kind in range(256))
 
 _unpack = HEAD.unpack_from
 
@@ -101,37 +106,48 @@ class Outstanding:
             self.bytes_in += size
             return size
         self.free = False
-        fifo, opened = self.fifo, self.opened
-        while size - at >= HEAD_SIZE:
+        fifo = self.fifo
+        odd = self.copy_in or self.skipping
+        run = -1  # where the extended messages behind the last Sync, Query or FunctionCall of these bytes begin
+        last = size - HEAD_SIZE
+        while at <= last:
             kind, length = _unpack(data, at)
-            if length < 4 or length > MAX_MESSAGE:
-                raise PeerError(PROTOCOL_VIOLATION, "invalid message length")
-            if kind == TERMINATE:
-                self.terminated = True
-                break
-            if self.copy_in or self.skipping:
+            meaning = _MEANING[kind]
+            if length < 4 or length > MAX_MESSAGE or not meaning:
+                raise _no_message(kind, length)
+            if odd:
+                if kind == TERMINATE:
+                    self.terminated = True
+                    break
                 self._sent_unusually(kind)
-            elif kind in _EXTENDED:
-                opened.append(kind)
-                self.unsynced = True
-            elif kind == SYNC:
-                opened.clear()
+                odd = self.copy_in or self.skipping
+            elif meaning == _OPENS:
+                if run < 0:
+                    run = at
+            elif meaning == _SYNCS:
+                run = -1
+                self.opened.clear()
                 fifo.append(SYNC)
                 self.unsynced = False
-            elif kind in _SIMPLE:
+            elif meaning == _ASKS:
+                self._open(data, run, at)
+                run = -1
                 self._close_run()
                 fifo.append(kind)
                 self.unsynced = False
-            elif kind == FLUSH:
-                self.unsynced = True
-            elif kind in _COPY_END:
+            elif meaning == _ENDS_COPY:
                 # Ends a COPY that the server may not have begun yet. With nothing to begin one, the server ignores it.
-                if fifo or opened:
+                self._open(data, run, at)
+                run = -1
+                if fifo or self.opened:
                     self._close_run()
                     fifo.append(kind)
-            elif kind != COPY_DATA:
-                raise PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
+            elif kind == TERMINATE:
+                self.terminated = True
+                break
             at += length + 1
+        if run >= 0:
+            self._open(data, run, at)
         if at > size:
             self.client_left, at = at - size, size
         else:
@@ -141,6 +157,16 @@ class Outstanding:
         self.bytes_in += at
         return at
 
+    def _open(self, data: bytes, at: int, end: int) -> None:
+        """Extended messages stand in `data` from `at` (-1: none) to `end`: nothing behind them has ended their batch
+        yet."""
+        while 0 <= at < end:
+            kind, length = _unpack(data, at)
+            if kind in COMPLETED_BY:
+                self.opened.append(kind)
+            self.unsynced = True
+            at += length + 1
+
     def _close_run(self) -> None:
         """The extended messages so far have something behind them that is no Sync: each must be accounted for."""
         if self.opened:
@@ -148,8 +174,6 @@ class Outstanding:
             self.opened.clear()
 
     def _sent_unusually(self, kind: int) -> None:
-        if kind not in _KNOWN:
-            raise PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
         if self.skipping:
             if kind == SYNC:
                 self.skipping = False
@@ -174,23 +198,32 @@ class Outstanding:
             self.server_left = at - size
             self.bytes_out += size
             return size
-        noted = _NOTED
-        while size - at >= HEAD_SIZE:
+        fifo = self.fifo
+        noted = _NOTED if self._exactly() else _NOTED_COARSELY
+        last = size - HEAD_SIZE
+        while at <= last:
             kind, length = _unpack(data, at)
             if length < 4:
                 raise ServerError("invalid message length from the server")
             end = at + length + 1
-            meaning = noted[kind]
-            if meaning:
-                if meaning == 2:
-                    if self.opened or self.doubt or (self.fifo and self.fifo[0] in _EXTENDED):
-                        self._completed(kind)
-                elif kind == READY:
+            if noted[kind]:
+                if kind == READY:
                     if length != 5:
                         raise ServerError("malformed ReadyForQuery from the server")
                     if end > size:
                         break
-                    self._readied(data[at + HEAD_SIZE])
+                    self.status = status = data[at + HEAD_SIZE]
+                    self.failing = False
+                    self.queries += 1
+                    if status == IDLE:
+                        self.transactions += 1
+                    while fifo:
+                        if fifo.popleft() in _ANSWERED:
+                            break
+                    else:
+                        self.unknown = True  # an answer that nobody asked for
+                    if fifo:
+                        self._drop_copy_ends()
                 elif kind == PARAMETER_STATUS:
                     if length > MAX_PARAMETER_STATUS:
                         raise ServerError("oversized ParameterStatus from the server")
@@ -201,38 +234,33 @@ class Outstanding:
                     self._failed()
                 elif kind == COPY_IN:
                     self._copying()
+                elif kind == COPY_BOTH:
+                    self.unknown = True  # belongs to replication
                 else:
-                    self.unknown = True  # CopyBoth belongs to replication
+                    self._completed(kind)
+                noted = _NOTED if self._exactly() else _NOTED_COARSELY
             at = end
         if at > size:
             self.server_left, at = at - size, size
             self.free = False
         else:
             self.server_left = 0
-            if not self.fifo:
+            if not fifo:
                 self._settle()
                 if at != size:
                     self.free = False
         self.bytes_out += at
         return at
 
+    def _exactly(self) -> bool:
+        """Whether it matters what the server completes: which extended message, or a COPY that is in doubt."""
+        fifo = self.fifo
+        return self.doubt or (fifo[0] in _EXTENDED if fifo else bool(self.opened))
+
     def _settle(self) -> None:
         self.free = not (
             self.status != IDLE or self.fifo or self.unsynced or self.client_left or self.unknown or self.copy_in
         )
-
-    def _readied(self, status: int) -> None:
-        self.status = status
-        self.failing = False
-        self.queries += 1
-        if status == IDLE:
-            self.transactions += 1
-        fifo = self.fifo
-        while fifo:
-            if fifo.popleft() in _ANSWERED:
-                self._drop_copy_ends()
-                return
-        self.unknown = True  # an answer that nobody asked for
 
     def _drop_copy_ends(self) -> None:
         """CopyDone at the head of the FIFO meets a server that is not in COPY, which ignores it."""
@@ -294,3 +322,9 @@ class Outstanding:
         self.copy_in = not ended
         if head == EXECUTE and not any(kind in _ANSWERED for kind in fifo):
             self.unsynced = True
+
+
+def _no_message(kind: int, length: int) -> PeerError:
+    if not _MEANING[kind]:
+        return PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
+    return PeerError(PROTOCOL_VIOLATION, f"invalid message length {length}")

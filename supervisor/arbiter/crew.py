@@ -165,6 +165,8 @@ class Crew:
             del self._waiting[role]
             self.fill()
 
+        if role in self._waiting:
+            self._waiting[role].cancel()
         self._waiting[role] = self.loop.after(seconds, now)
 
     def _reap(self, child: Child) -> None:
@@ -188,17 +190,18 @@ class Crew:
         )
         self.plane.reap(child.column)
         self.wire.empty(child.column)
+        self._reckon(child, death, now)  # first: what the death means to others may fill every role that does not wait
         self.on_death(child, death)
-        self._succeed(child, death, now)
+        self.fill()
 
-    def _succeed(self, child: Child, death: Death, now: float) -> None:
+    def _reckon(self, child: Child, death: Death, now: float) -> None:
+        """Whether its successor has to wait."""
         role = child.role
         if self.closed or child.retiring or child.predecessor or role not in self.wanted:
             return
         tier = self.plane.counters(Kind.TIER, self.plane.row(Kind.TIER, role.name), layout.SUPERVISOR)
         self.plane.cells[tier + layout.Tier.RESPAWNS] += 1
         if death.code == worker.DONE:  # somebody ended it by hand; nothing is wrong with it
-            self.fill()
             return
         ready_at = child.ready_at
         state, wait = self._backoffs.get(role, Backoff()).after(
@@ -207,8 +210,6 @@ class Crew:
         self._backoffs[role] = state
         if wait:
             self._later(role, wait, f"{state.failures} failures in a row")
-        else:
-            self.fill()
 
     # -- looking after them
 

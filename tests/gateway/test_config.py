@@ -93,8 +93,6 @@ def test_no_gateway_is_fine(folder: Path) -> None:
     (("X-Beta", "X-User-Id"), "gateway.routes.user.headers.X-User-Id: an identity header never comes from a client"),
     (("X-Beta", "Host"), "gateway.routes.user.headers.Host: Host can't be routed by: it has a meaning of its own"),
     (('"15s"', '"0s"'), "gateway.routes.user.timeout: must be more than 0"),
-    (("http2 = false", "http2 = true"),
-     "gateway.listeners.api.http2: HTTP/2 is not implemented yet; leave it out or set it to false"),
     (('key = "user"', 'key = "usr"'), "gateway.limits.per_user.key: must be user, client_ip, route or header:NAME"),
     (('key = "user"', 'key = "header:a b"'),
      "gateway.limits.per_user.key: header: is followed by the name of a header"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from pooler.client import run
 from pooler.config import PoolerTable, pool_names
 from pooler.errors import decode
 from pooler.messages import HEAD, HEAD_SIZE, message, query
@@ -161,8 +162,7 @@ users = "users.txt"
 
     def client(self, log_in: bool = True, capacity: int = 1 << 16, **settings: str) -> Player:
         near, far = self.lane.pair(capacity)
-        # Type: ignore[arg-type]  # a MemoryConn is a Stream.
-        self.lane.spawn(self.runtime.serve(near, ("127.0.0.1", 50000), self.counters), "client")
+        self.lane.spawn(run(self.runtime, near, ("127.0.0.1", 50000), self.counters), "client")
         player = Player(self, far)
         self.lane.run()
         if log_in:

@@ -85,8 +85,8 @@ def test_without_a_password_there_is_no_login() -> None:
         ScramClient(None, nonce="n").final(b"r=nx,s=AAAA,i=1")
 
 
-CLIENT_FIRST = [b"", b"p=tls-unique,,n=,r=x", b"x,,n=,r=x", b"n,a=other,n=,r=x", b"n,,m=ext,n=,r=x", b"n,,n=", b"n,,r=x",
-                b"n,,n=,r=", b"n,,n=,r=\xc3\xa9", b"\xff", b"n,,n=\0,r=x"]  # fmt: skip
+CLIENT_FIRST = [b"", b"p=tls-unique,,n=,r=x", b"x,,n=,r=x", b"n,a=other,n=,r=x", b"n,,m=ext,n=,r=x", b"n,,n=",
+                b"n,,r=x", b"n,,n=,r=", b"n,,n=,r=\xc3\xa9", b"\xff", b"n,,n=\0,r=x"]  # fmt: skip
 
 
 @pytest.mark.parametrize("message", CLIENT_FIRST)

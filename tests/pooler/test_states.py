@@ -69,6 +69,7 @@ CASES = {
     "copy in by execute, all sent ahead": (["PBESddcS", "12GCZ"], True),
     "copy in by execute, all sent ahead, the second sync missing": (["PBESddc", "12GC"], False),
     "sync and flush inside a copy are ignored": (["Q", "G", "dSHdc", "CZ"], True),
+    "a failure behind a copy with a sync inside": (["Q", "G", "dSc", "C", "", "EZ"], True),
     "copy out": (["Q", "HdddcCZ"], True),
     "late copydone is ignored": (["Q", "EZ", "c", ""], True),
     "an empty query": (["Q", "IZ"], True),

@@ -15,6 +15,7 @@ import pytest
 from supervisor.cli.demo import ports
 from supervisor.cli.demo.credentials import Certificate, Issuer, write_certificate
 from supervisor.cli.demo.postgres import Cluster, Unavailable, find
+from tests.system.support.abused import Abused, open_abused
 from tests.system.support.backends import Backend
 from tests.system.support.daemon import Daemon
 from tests.system.support.site import Site, open_site
@@ -126,6 +127,13 @@ def issuer() -> Issuer:
 def site(postgres: Cluster, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One daemon with all three tiers for all tests of a file; see support/site.py."""
     with open_site(tmp_path_factory.mktemp("site"), postgres, issuer) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def abused(postgres: Cluster, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Abused]:
+    """A site with bad backends and a neighbour at work, for all tests of a file; see support/abused.py."""
+    with open_abused(tmp_path_factory.mktemp("abused"), postgres, issuer) as opened:
         yield opened
 
 

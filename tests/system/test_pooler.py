@@ -117,7 +117,7 @@ def test_psql_works_as_against_postgres(pooler: Callable[..., Pooler]) -> None:
     port = pooler().port
     commands = ("-At", "-c", "SELECT 41 + 1", "-c", "BEGIN; SELECT 'in'; COMMIT", "-c", "SELECT 1 / 0", "-c", r"\d")
     done = psql(port, *commands)
-    assert done.stdout.split() == ["42", "BEGIN", "in", "COMMIT"]
+    assert done.stdout.split()[:4] == ["42", "BEGIN", "in", "COMMIT"]  # behind them, tables that other tests have made
     assert "division by zero" in done.stderr
 
 

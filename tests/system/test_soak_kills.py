@@ -15,6 +15,7 @@ import pytest
 from supervisor.cli.demo.credentials import Issuer
 from supervisor.cli.demo.postgres import Cluster
 from tests.system.support.bursts import statuses
+from tests.system.support.clients import connect
 from tests.system.support.load import Load
 from tests.system.support.poll import Late, until
 from tests.system.support.processes import open_files
@@ -23,7 +24,7 @@ from tests.system.support.site import BURST, POOL_SIZE, TIERS, WORKERS, Site, op
 SEED = os.environ.get("PORTWAY_SEED", "1")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(postgres: Cluster, issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("kills")
     with open_site(folder, postgres, issuer, session_timeout="2s", server_idle_timeout="1s") as opened:
@@ -40,11 +41,23 @@ def kill_one(site: Site, chance: random.Random) -> None:
             pass
 
 
+def deaths(site: Site) -> list[str]:
+    """What processes died of, as the log says."""
+    return [line["cause"] for line in site.daemon.lines() if line["event"] == "process died"]
+
+
+def quiet(site: Site) -> None:
+    """Once everybody has gone, nothing is left in flight, leased or waiting."""
+    site.stop_service()
+    site.wait_quiet()
+    site.start_service()
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.soak)])
 def test_kills_under_load_wedge_no_limit_no_lease_and_no_daemon(site: Site, kills: int) -> None:
     chance = random.Random(SEED)
-    supervisor = open_files(site.daemon.pid)
+    supervisor, before = open_files(site.daemon.pid), len(deaths(site))
     with Load(site) as load:
         load.progress(5)
         for turn in range(kills):
@@ -63,15 +76,14 @@ def test_kills_under_load_wedge_no_limit_no_lease_and_no_daemon(site: Site, kill
         assert statuses(site, user, 3 * BURST) == {200: BURST, 429: 2 * BURST}
     (leases,) = [one for one in site.daemon.status()["lease_pools"] if (one["database"], one["user"]) == ("app", "app")]
     assert leases["open"] <= leases["limit"] == POOL_SIZE
-    site.stop_service()
-    site.wait_quiet()
+    quiet(site)
     count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND backend_type = 'client backend'"
     assert site.postgres.execute(count) == [(0,)], "leases and PostgreSQL agree"
     assert {tier: len(pids) for tier, pids in site.workers().items()} == dict.fromkeys(TIERS, WORKERS)
     assert open_files(site.daemon.pid) == supervisor
-    deaths = [line for line in site.daemon.lines() if line["event"] == "process died"]
-    assert 0 < len(deaths) <= kills
-    assert {line["cause"] for line in deaths} == {"signal 9 (SIGKILL)"}
+    causes = deaths(site)[before:]
+    assert 0 < len(causes) <= kills
+    assert set(causes) == {"signal 9 (SIGKILL)"}
 
 
 def test_all_workers_of_all_tiers_killed_at_once_are_back_at_once(site: Site) -> None:
@@ -85,8 +97,7 @@ def test_all_workers_of_all_tiers_killed_at_once_are_back_at_once(site: Site) ->
             load.progress(3)
     assert not load.wrong(), load.wrong()
     site.check()
-    site.stop_service()
-    site.wait_quiet()
+    quiet(site)
 
 
 def test_workers_that_are_stopped_for_a_while_lose_nothing(site: Site) -> None:
@@ -105,3 +116,18 @@ def test_workers_that_are_stopped_for_a_while_lose_nothing(site: Site) -> None:
         load.progress(2)
     load.whole()
     site.check()
+
+
+def test_connections_that_queue_at_a_stopped_worker_are_all_served(site: Site) -> None:
+    """Its accept queue fills, and its share of new connections waits; not one of them is refused or forgotten."""
+    stopped = site.workers()["edge"][0]
+    with contextlib.ExitStack() as stack:
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            waiting = [stack.enter_context(connect(site.address("rtmp"))) for _ in range(1500)]
+            for number, sock in enumerate(waiting):
+                sock.sendall(b"%04d" % number)
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        assert [sock.recv(4) for sock in waiting] == [b"%04d" % number for number in range(1500)]
+    quiet(site)

@@ -136,6 +136,25 @@ def test_one_that_dies_before_it_is_ready_is_waited_with(scene: Scene) -> None:
     scene.until(scene.crew.complete)
 
 
+def test_one_that_has_to_wait_is_not_born_by_what_its_death_means_to_others(scene: Scene) -> None:
+    successors: list[int] = []
+
+    async def fail(worker: Worker) -> None:
+        os._exit(9)
+
+    def on_death(child: Child, death: Death) -> None:
+        scene.crew.fill()  # as an aborted reload does
+        successors.append(len(scene.crew.children))
+
+    scene.program = fail
+    scene.crew.on_death = on_death
+    scene.crew.settle([ONE])
+    scene.until(lambda: len(successors) == 3)
+    assert successors[1:] == [0, 0], "the first may be free"
+    scene.program = idle
+    scene.until(scene.crew.complete)
+
+
 def test_nobody_is_born_while_births_are_paused(scene: Scene) -> None:
     scene.crew.settle([ONE])
     scene.until(scene.crew.complete)

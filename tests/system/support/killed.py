@@ -46,6 +46,17 @@ def client_hello() -> bytes:
     return outgoing.read()
 
 
+def logged_in(site: Site, database: str = "app") -> socket.socket:
+    """The bare socket of a client that is logged in to the pooler; the caller closes it."""
+    connection = site.sql(database=database)
+    sock = socket.socket(fileno=os.dup(connection.fileno()))
+    with open(os.devnull, "wb") as nothing:  # where psycopg may say goodbye
+        os.dup2(nothing.fileno(), connection.fileno())
+    connection.close()
+    sock.settimeout(TIMEOUT)
+    return sock
+
+
 @attrs.define(eq=False)
 class Killer:
     """Makes and kills connections, one after the other."""
@@ -111,12 +122,7 @@ class Killer:
         self._say(connect(self.site.address("sql")), first)
 
     def login(self) -> None:
-        connection = self.site.sql()
-        sock = socket.socket(fileno=os.dup(connection.fileno()))
-        with open(os.devnull, "wb") as nothing:  # where psycopg may say goodbye
-            os.dup2(nothing.fileno(), connection.fileno())
-        connection.close()
-        self._say(sock, self.chance.choice((BEGIN + QUERY, QUERY * 3, SLEEP, BEGIN * 2)))
+        self._say(logged_in(self.site), self.chance.choice((BEGIN + QUERY, QUERY * 3, SLEEP, BEGIN * 2)))
 
     def datagram(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

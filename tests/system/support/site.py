@@ -42,7 +42,7 @@ TEMPLATE = """\
 [supervisor]
 workers = 2
 admin = "127.0.0.1:{admin}"
-drain_timeout = "5s"
+drain_timeout = "1s"
 pop = "test1"
 
 [log]
@@ -144,6 +144,7 @@ timeout = "15s"
 [pooler]
 server_idle_timeout = "{server_idle_timeout}"
 client_login_timeout = "{client_login_timeout}"
+server_connect_timeout = "{server_connect_timeout}"
 
 [pooler.listeners.main]
 bind = "127.0.0.1:{sql}"
@@ -168,6 +169,7 @@ DEFAULTS: Mapping[str, Any] = {
     "session_timeout": "60s",
     "server_idle_timeout": "10m",
     "client_login_timeout": "1m",
+    "server_connect_timeout": "15s",
     "pool_size": POOL_SIZE,
 }
 

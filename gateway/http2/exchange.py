@@ -1,0 +1,61 @@
+"""An Exchange whose client speaks HTTP/2: the same carrying, in frames of a stream instead of bytes of a connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.chunks import kept_trailers
+from gateway.exchange import Exchange
+from gateway.framing import Body, ChunkedAnswer, StreamedRequest
+from gateway.http2.streams import CLOSED
+
+if TYPE_CHECKING:
+    from gateway.http2.errand import Errand
+
+
+class StreamExchange(Exchange):
+    """Carries one errand. `payload` is the request's head, with its body if that came whole."""
+
+    def __init__(self, errand: Errand, payload: bytes, body: Body, flags: int) -> None:
+        link, route, decision = errand.link, errand.route, errand.decision
+        assert route is not None
+        assert decision is not None
+        super().__init__(link.shared, link.connection, route, decision, payload, body, flags, errand.ip, b"")
+        self.stream = errand
+        self._plain = True
+        self._errand = errand
+        self._core = link.core
+
+    def _say_interim(self, lines: list[bytes]) -> None:
+        self._core.send_head(self._errand.stream, self.shared.blocks.encode(lines))
+        self._errand.link.wake()
+
+    def _say_head(self, lines: list[bytes], unbounded: bool, ends: bool) -> bytes:
+        block = self.shared.blocks.encode(lines) + self._errand.tail()
+        self.bytes_out += len(block)
+        self._core.send_head(self._errand.stream, block, end=ends)
+        self._errand.link.wake()
+        return b""
+
+    def _read_body(self) -> bool:
+        stream = self._errand.stream
+        data = self._core.read_body(stream)
+        if data:
+            self._take_body(data)
+            self._errand.link.wake()  # the client's window may be due
+            return True
+        if stream.state == CLOSED:
+            raise ConnectionResetError("the stream was reset")
+        if not stream.whole or not isinstance(self.body, StreamedRequest):
+            return False
+        parser = self._errand.plan.guard.parser
+        self._to_server = self.body.finish(kept_trailers(parser, stream.trailers, "bad_body"))
+        self._payload = None
+        self._upload = False
+        return True
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        trailers = self._carried.trailers if isinstance(self._carried, ChunkedAnswer) else []
+        self._core.send_end(self._errand.stream, self.shared.blocks.encode(trailers))
+        self._errand.link.wake()

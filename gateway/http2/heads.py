@@ -1,0 +1,114 @@
+"""A request's head, from decoded fields to what HTTP/1.1 would have said (RFC 9113 §8.2, §8.3).
+
+Whatever HTTP/2 itself forbids is a StreamFault here. What HTTP/1.1 forbids too (a malformed Host, a repeated
+Authorization) is left to the guard, which reads the lines that come out of here, so that it is judged once for both.
+A head that is only too large has `refusal` set: its client gets an answer that says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from gateway.fields import MAX_LENGTH_DIGITS
+from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD
+from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
+from gateway.http2.fields import AUTHORITY, BAD, COOKIE, HOST, METHOD, ORDINARY, OVERHEAD, PATH, SCHEME, Entry
+
+_METHOD = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}" % MAX_METHOD).fullmatch
+_TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
+_NUMBER = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS).fullmatch
+
+
+class Head(NamedTuple):
+    """One request's head. `length` is -1 where none is given; `refusal` a reason code, or "" if nothing is wrong."""
+
+    line: bytes  # as a request line of HTTP/1.1
+    lines: list[bytes]  # header lines; shared by requests that are alike, so not to be changed
+    length: int
+    size: int  # bytes, as SETTINGS_MAX_HEADER_LIST_SIZE counts them
+    refusal: str
+
+
+def request_head(entries: list[Entry]) -> Head:
+    """The head of a request. Raises StreamFault where RFC 9113 calls it malformed."""
+    method = scheme = authority = path = host = None
+    length = -1
+    cookies: list[bytes] | None = None
+    size = 0
+    lines: list[bytes] = []
+    ordinary = lines.append
+    began = False  # with the fields: no pseudo-header may follow (§8.3)
+    for line, kind, name in entries:
+        size += len(line) + OVERHEAD
+        if not kind:
+            began = True
+            ordinary(line)
+            continue
+        value = line[len(name) + 2 :]
+        if kind == BAD:
+            raise StreamFault(PROTOCOL_ERROR, "a field that no request has")
+        if kind <= PATH:
+            if began:
+                raise StreamFault(PROTOCOL_ERROR, "a pseudo-header after fields")
+            if kind == METHOD and method is None:
+                method = value
+            elif kind == PATH and path is None:
+                path = value
+            elif kind == AUTHORITY and authority is None:
+                authority = value
+            elif kind == SCHEME and scheme is None:
+                scheme = value
+            else:
+                raise StreamFault(PROTOCOL_ERROR, "a pseudo-header is repeated")
+            continue
+        began = True
+        if kind == COOKIE:
+            cookies = [*(cookies or ()), value] if size <= MAX_HEAD else cookies
+        elif kind == HOST:
+            if host is not None:
+                raise StreamFault(PROTOCOL_ERROR, "host is repeated")
+            host = value
+        else:
+            # The length is the frames' to keep (§8.1.1), so it has to be one, and a number.
+            if length >= 0 or not _NUMBER(value):
+                raise StreamFault(PROTOCOL_ERROR, "content-length is repeated or no number")
+            length = int(value)
+            ordinary(b"content-length: %d" % length)
+    if method is None or not _METHOD(method):
+        raise StreamFault(PROTOCOL_ERROR, "no method")
+    if method == b"CONNECT":
+        # §8.5; it is refused later, for what it is.
+        if path is not None or scheme is not None or not authority:
+            raise StreamFault(PROTOCOL_ERROR, "CONNECT has an authority and nothing else")
+        path = authority
+    elif not path or scheme is None or (path[0] != 0x2F and (path != b"*" or method != b"OPTIONS")):
+        raise StreamFault(PROTOCOL_ERROR, "no scheme, or no path that begins with a slash")
+    elif scheme != b"https" and scheme != b"http":
+        raise StreamFault(PROTOCOL_ERROR, "a scheme that is not HTTP's")
+    if path.translate(None, _TARGET_BYTES):
+        raise StreamFault(PROTOCOL_ERROR, "the path is not visible ASCII")
+    if authority is None:
+        authority = host
+    elif host is not None and host.lower() != authority.lower():
+        # §8.3.1: whoever routes by one of two would be told another than whoever answers by the other.
+        raise StreamFault(PROTOCOL_ERROR, "host and :authority differ")
+    if authority is not None:
+        lines.insert(0, b"Host: " + authority)
+    if cookies is not None:
+        ordinary(b"cookie: " + b"; ".join(cookies))  # §8.2.3
+    # Of the pseudo-headers only :authority is a field in HTTP/1.1.
+    refusal = "too_many_fields" if len(entries) > MAX_FIELDS + 3 else "head_too_large" if size > MAX_HEAD else ""
+    return Head(method + b" " + path + b" HTTP/1.1", lines, length, size, refusal)
+
+
+def trailer_lines(entries: Iterable[Entry]) -> list[bytes]:
+    """The lines of a trailer section (§8.1). Raises StreamFault."""
+    lines = []
+    for line, kind, _ in entries:
+        if kind in (METHOD, SCHEME, AUTHORITY, PATH, BAD):
+            raise StreamFault(PROTOCOL_ERROR, "a pseudo-header or forbidden field in the trailers")
+        if kind == ORDINARY:
+            lines.append(line)
+    return lines

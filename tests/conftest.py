@@ -1,0 +1,14 @@
+"""How hard property tests try: `default` in `make test`, `fuzz` for the long form (`make fuzz`).
+
+Neither judges by the clock: on a busy machine a slow example says nothing about the code.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "fuzz", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
