@@ -10,12 +10,14 @@ import attrs
 
 from edge.config import EdgeTable, ListenerTable
 from edge.drain import Drain
+from edge.handover import Handed, Handover
 from edge.tcp import Connection, TcpListener
 from edge.udp import UdpListener
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Session
 from supervisor.ground.pools import Plan, Pool
 from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
+from supervisor.ground.wire import close_all
 from supervisor.plane.flows import Flows, FlowSegment
 from supervisor.plane.layout import Kind
 
@@ -37,13 +39,18 @@ class EdgeRuntime:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._flows = Flows(worker.plane)
+        self._handover = Handover(worker, lambda listener: worker.plane.row(Kind.LISTENER, f"{NAME}/{listener}"))
         self._listeners: dict[str, TcpListener | UdpListener] = {}
         self._drain: Drain | None = None
         self.commit(self.prepare(worker.config))
         worker.lane.every(SWEEP_SECONDS, self._sweep)
 
     def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
-        self._listeners[listener].attach(slot, sock)
+        one = self._listeners[listener]
+        if isinstance(one, UdpListener):
+            one.attach(slot, sock, self._handover.take(listener, slot))
+        else:
+            one.attach(slot, sock)
 
     def detach(self, listener: str, slot: int) -> None:
         self._listeners[listener].detach(slot)
@@ -75,13 +82,21 @@ class EdgeRuntime:
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)
 
-        return UdpListener(name, lane, plane.cells, cells, table, pool, segment)
+        return UdpListener(name, lane, plane.cells, cells, table, pool, segment, self._handover.give)
 
     def renew(self, config: Config) -> None:
         """The edge ends no TLS."""
 
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
-        """The edge has no messages of its own."""
+        """UDP sessions of a slot that was another worker's."""
+        if not isinstance(message, Handed):
+            close_all(descriptors)
+            return
+        self._handover.receive(message, descriptors)
+        listener = self._listeners.get(message.listener)
+        slot = listener.polled.get(message.slot) if isinstance(listener, UdpListener) else None
+        if slot is not None:
+            slot.adopt(self._handover.take(message.listener, message.slot))
 
     def drain(self) -> None:
         self._drain = Drain(self._worker.lane, self._worker.config.supervisor.drain_timeout, self._live)
@@ -100,10 +115,12 @@ class EdgeRuntime:
         return {session: connection for listener in listeners for session, connection in listener.live.items()}
 
     def close(self) -> None:
+        self._handover.close()
         for session in list(self._worker.lane.sessions):
             session.cancel()
 
     def _sweep(self) -> None:
+        self._handover.sweep()
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 listener.sweep()

@@ -1,8 +1,9 @@
 """A UDP listener: a session for each client address, kept on its server while it lives.
 
-A session is a socket of its own towards the server, so the answers find their way back by the port they come to. Its
-row in the plane (client, server, that port) outlives the worker: whoever polls the slot next binds the same port again,
-and neither end sees a new peer. The server is picked by the client's address, so that every worker and every restart
+A session is a socket of its own towards the server, so the answers find their way back by the port they come to. When
+another worker is to poll the slot, it gets the sockets themselves (`handover`). A session's row in the plane (client,
+server, that port) outlives even a worker that was killed: whoever polls the slot next binds the same port again. Either
+way neither end sees a new peer. The server is picked by the client's address, so that every worker and every restart
 picks the same one.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
 
 from edge.config import ListenerTable
+from edge.handover import Flow
 from supervisor.ground.lane import Lane, Listening
 from supervisor.ground.net import proxy
 from supervisor.ground.pools import Pool, Server
@@ -28,7 +30,11 @@ _SESSIONS, _DROPPED = layout.Listener.SESSIONS, layout.Listener.DROPPED
 
 DATAGRAMS_A_WAKE = 64  # from the listener's socket, before others have their turn
 TOUCHES = 4  # times a session's timeout that the plane learns that its flow is alive
+MAX_REFUSED = 1024  # clients of a slot that are remembered to have lost their server; beyond, all are forgotten
 LARGEST = 65535  # bytes: what the IPv4 length field can say
+
+# listener, slot, the sessions with their descriptors: to the slot's next owner, if there is one
+HandOver = Callable[[str, int, Sequence[tuple[Flow, int]]], None]
 
 _buffer = bytearray(LARGEST)  # one for the process: a datagram is sent on before the next is read
 _view = memoryview(_buffer)
@@ -56,6 +62,7 @@ class Session:
         except OSError:  # ECONNREFUSED by ICMP: the client's next datagram picks another
             self.server.failed(listener.lane.now_ns)
             slot.end(self)
+            slot.refused[self.client] = self.server
             return
         self.seen = listener.lane.now
         cells, row = listener.cells, listener.row
@@ -79,6 +86,8 @@ class Slot:
     flows: FlowSegment
     sessions: dict[Any, Session] = attrs.field(factory=dict)
     homeless: list[tuple[Any, int, int]] = attrs.field(factory=list)  # flows whose port is not free yet
+    # Whom clients had when its port was closed, until they ask again: a hash would give them the same once more.
+    refused: dict[Any, Server] = attrs.field(factory=dict)
     listening: Listening | None = None
     touched: float = 0.0  # lane seconds at which the plane's rows were last brought up to date
 
@@ -105,7 +114,7 @@ class Slot:
                     continue
                 header = listener.header(self.sock, address)
                 if header:
-                    self.pass_on(session, header + _view[:size])
+                    self.introduce(session, header, bytes(_view[:size]))
                     continue
             session.seen = now
             try:
@@ -115,9 +124,10 @@ class Slot:
                 continue
             cells[session.server.base + layout.Server.BYTES_OUT] += size
 
-    def pass_on(self, session: Session, data: bytes) -> None:
+    def introduce(self, session: Session, header: bytes, data: bytes) -> None:
+        """Send a session's first datagram."""
         try:
-            session.sock.send(data)
+            session.sock.send(header + data)
         except OSError:
             self.failed(session, data)
 
@@ -128,7 +138,7 @@ class Slot:
         again = self.begin(session.client, session.server)
         if again is not None:
             with contextlib.suppress(OSError):
-                again.sock.send(data)
+                again.sock.send(listener.header(self.sock, session.client) + data)
                 return
         listener.cells[listener.row + _DROPPED] += 1
 
@@ -138,6 +148,8 @@ class Slot:
         if old is not None:
             instead_of = instead_of or old.server
             self.end(old)
+        elif self.refused:
+            instead_of = self.refused.pop(address, None)
         listener = self.listener
         if listener.cells[listener.row + _SESSIONS] >= listener.table.max_sessions:
             return None
@@ -162,14 +174,45 @@ class Slot:
         except OSError:
             sock.close()
             raise
-        session = Session(self, address, server, sock, listener.lane.now)
+        session = self._have(address, server, sock, listener.lane.now)
+        listener.cells[listener.row + layout.Listener.ACCEPTED] += 1
+        return session
+
+    def _have(self, address: Any, server: Server, sock: socket.socket, seen: float) -> Session:
+        """A session of ours from now on."""
+        listener = self.listener
+        session = Session(self, address, server, sock, seen)
         session.listening = listener.lane.watch(sock, session.answered)
         self.sessions[address] = session
         server.started()
         listener.cells[listener.row + _SESSIONS] += 1
-        listener.cells[listener.row + layout.Listener.ACCEPTED] += 1
-        self.flows.put(address[0], address[1], server.row, sock.getsockname()[1], listener.lane.now_ns)
+        self.flows.put(address[0], address[1], server.row, sock.getsockname()[1], int(seen * 1e9))
         return session
+
+    def adopt(self, handed: Iterable[tuple[Flow, socket.socket]]) -> None:
+        """Sessions from the slot's last owner, their sockets included."""
+        for flow, sock in handed:
+            address = flow.address[: 2 if self.sock.family == socket.AF_INET else 4]
+            server = self.listener.pool.by_row(flow.server_row)
+            if server is None or address in self.sessions:
+                sock.close()
+            else:
+                self._have(address, server, sock, flow.seen)
+
+    def leave(self) -> None:
+        """Another worker polls this slot from now on: it gets the sockets, or else finds the rows."""
+        sessions = list(self.sessions.values())
+        for session in sessions:
+            # Out of the epoll first: a socket that others hold would go on firing here.
+            if session.listening is not None:
+                session.listening.close()
+        flows = [
+            (Flow((*session.client, 0, 0)[:4], session.server.row, session.seen), session.sock.fileno())
+            for session in sessions
+        ]
+        self.listener.hand_over(self.listener.name, self.number, flows)
+        for session in sessions:
+            self.end(session, forget=False)
 
     def end(self, session: Session, forget: bool = True) -> None:
         """Close a session; `forget` its row too, unless another worker is to go on with it."""
@@ -186,13 +229,14 @@ class Slot:
                 self.flows.remove(session.client[0], session.client[1])
 
     def restore(self) -> None:
-        """Take up the flows that another worker left in the plane."""
+        """Take up the flows that another worker left in the plane, and whose sockets it did not send."""
         listener = self.listener
+        handed = {address[:2] for address in self.sessions}
         oldest = listener.lane.now_ns - int(listener.table.session_timeout * 1e9)
         for flow in list(self.flows):
             if flow.seen < oldest:
                 self.flows.remove(flow.host, flow.port)
-            else:
+            elif (flow.host, flow.port) not in handed:
                 self.homeless.append(((flow.host, flow.port), flow.server_row, flow.local_port))
         self.rehouse()
 
@@ -216,6 +260,8 @@ class Slot:
     def sweep(self, now: float) -> None:
         """End the sessions that have been silent for too long."""
         timeout = self.listener.table.session_timeout
+        if len(self.refused) > MAX_REFUSED:
+            self.refused.clear()
         before, lately = now - timeout, now - timeout / TOUCHES
         for session in [session for session in self.sessions.values() if session.seen < before]:
             self.end(session)
@@ -239,23 +285,25 @@ class UdpListener:
     table: ListenerTable
     pool: Pool
     segment: Callable[[int], FlowSegment]  # the plane's rows for a slot
+    hand_over: HandOver
     polled: dict[int, Slot] = attrs.field(factory=dict)
 
-    def attach(self, slot: int, sock: socket.socket) -> None:
+    def attach(self, slot: int, sock: socket.socket, handed: Iterable[tuple[Flow, socket.socket]] = ()) -> None:
+        """Poll a slot, and go on with the sessions that its last owner `handed` over."""
         one = Slot(self, slot, sock, self.segment(slot))
         self.polled[slot] = one
         one.listening = self.lane.watch(sock, one.received)
+        one.adopt(handed)
         one.restore()
 
     def detach(self, slot: int) -> None:
-        """Close the slot's sessions and leave their rows: whoever polls it next goes on with the same ports."""
+        """Give a slot and its sessions up to whoever polls it next."""
         one = self.polled.pop(slot, None)
         if one is None:
             return
         if one.listening is not None:
             one.listening.close()
-        for session in list(one.sessions.values()):
-            one.end(session, forget=False)
+        one.leave()
 
     def sweep(self) -> None:
         for slot in list(self.polled.values()):

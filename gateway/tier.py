@@ -22,6 +22,7 @@ from supervisor.ground.config import Config
 from supervisor.ground.lane import Session
 from supervisor.ground.net.tls import base_context
 from supervisor.ground.tier import ListenerSpec, Tier, Worker
+from supervisor.ground.wire import close_all
 from supervisor.plane.layout import Kind
 from supervisor.plane.quotas import Quotas
 
@@ -98,7 +99,8 @@ class GatewayRuntime:
                 listener.take(listener.plan, here)
 
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
-        """The gateway has no messages of its own."""
+        """The gateway has no messages of its own; what came by mistake is closed."""
+        close_all(descriptors)
 
     def drain(self) -> None:
         for listener in (*self._listeners.values(), *self._removed):

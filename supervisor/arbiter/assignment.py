@@ -7,17 +7,19 @@ everything only to hand half of it back.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from supervisor.arbiter import slots
 from supervisor.arbiter.children import Child
 from supervisor.arbiter.crew import Crew
+from supervisor.arbiter.estate import HeldListener
 from supervisor.arbiter.listeners import Key, Listeners
 from supervisor.arbiter.loop import Loop
 from supervisor.arbiter.ownership import Ownership
 from supervisor.ground.orders import Slots
+from supervisor.plane.heirs import name_heirs
 from supervisor.plane.layout import Kind, ListenerState
 from supervisor.plane.memory import Plane
 
@@ -42,6 +44,7 @@ class Assignment:
 
     def update(self, tier: str) -> None:
         """Workers of the tier came, went or became ready, or its listeners changed."""
+        # A predecessor stands before its successor among the children: of two that serve, the successor counts.
         serving = {child.role.number: child.column for child in self.crew.of(tier) if child.serving}
         if self._waits_for_fellows(tier, serving):
             return
@@ -52,8 +55,47 @@ class Assignment:
             homes = slots.settle(self._homes.get(key.row, nobody), numbers)
             owners = slots.assign(self._owners.get(key.row, nobody), homes, serving.keys())
             self._homes[key.row], self._owners[key.row] = homes, owners
-            wanted |= {cell: serving.get(number, 0) for cell, number in zip(self._cells(key), owners, strict=True)}
+            columns = [serving.get(number, 0) for number in owners]
+            wanted |= dict(zip(self._cells(key), columns, strict=True))
+            name_heirs(self.plane, self.plane.row(Kind.LISTENER, key.row), columns)  # before anybody lets go
         self._notify(self._ownership.want(wanted))
+
+    # -- over an upgrade
+
+    def describe(self, key: Key) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of each slot the home (a worker's number) and the column that may poll it."""
+        nobody = [slots.NOBODY] * self.listeners.slots
+        homes = self._homes.get(key.row, nobody)
+        return tuple(homes), tuple(self._ownership.holder(cell) for cell in self._cells(key))
+
+    @property
+    def pending(self) -> tuple[int, dict[int, int]]:
+        """The last step, and whose word about which step is waited for."""
+        return self._ownership.step, dict(self._ownership.asked)
+
+    def restore(self, step: int, asked: Mapping[int, int], held: Iterable[HeldListener]) -> None:
+        """Go on as another supervisor has left it; its children are in the crew. Listeners that are no more belong to
+        nobody from now on."""
+        numbers = {child.column: child.role.number for child in self.crew.children.values()}
+        still = {key.row for key in self.listeners.all()}
+        holders: dict[int, int] = {}
+        for listener in held:
+            cells = self._cells(listener.key)
+            if listener.key.row not in still:
+                self._ownership.forget(cells)
+                continue
+            if not listener.holders:  # new, and perhaps on another address under an old name
+                continue
+            holders |= dict(zip(cells, listener.holders, strict=False))
+            self._homes[listener.key.row] = list(listener.homes)
+            self._owners[listener.key.row] = [numbers.get(column, slots.NOBODY) for column in listener.holders]
+        self._ownership.restore(step, asked, holders)
+        for column in asked:
+            child = self.crew.in_column(column)
+            if child is not None:
+                self._expect(column, child.incarnation, asked[column])
+
+    # -- who says what
 
     def retitle(self, tier: str) -> None:
         """The number of a tier's workers has changed, and with it the titles of all."""

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import attrs
 
+from supervisor.arbiter.estate import HeldChild
 from supervisor.arbiter.roles import Role
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
@@ -40,8 +41,42 @@ class Child:
     ready_at: float | None = None
     retiring: bool = False  # its end is wanted
     dismissed: bool = False  # and it was told
+    predecessor: bool = False  # of the code before an upgrade: it serves until its successor is ready
     suspected: bool = False  # it hung, and has been sent ABRT
     outbox: deque[tuple[object, tuple[int, ...]]] = attrs.field(factory=deque)  # orders its full mailbox did not take
+
+    @classmethod
+    def of(cls, held: HeldChild) -> Child:
+        """A child that an earlier supervisor in this process has forked."""
+        return cls(
+            role=Role(held.role, held.number),
+            title=held.title,
+            pid=held.pid,
+            pidfd=held.pidfd,
+            column=held.column,
+            incarnation=held.incarnation,
+            born=held.born,
+            ready_at=held.ready_at,
+            retiring=held.retiring,
+            dismissed=held.dismissed,
+            predecessor=True,
+        )
+
+    def held(self) -> HeldChild:
+        """For the next supervisor in this process."""
+        return HeldChild(
+            role=self.role.name,
+            number=self.role.number,
+            title=self.title,
+            pid=self.pid,
+            pidfd=self.pidfd,
+            column=self.column,
+            incarnation=self.incarnation,
+            born=self.born,
+            ready_at=self.ready_at,
+            retiring=self.retiring,
+            dismissed=self.dismissed,
+        )
 
     @property
     def ready(self) -> bool:
@@ -58,6 +93,16 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             pass
+
+
+@attrs.frozen
+class Descriptor:
+    """A bare descriptor that a child must not hold."""
+
+    fd: int
+
+    def close(self) -> None:
+        os.close(self.fd)
 
 
 @attrs.frozen

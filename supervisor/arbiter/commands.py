@@ -1,4 +1,4 @@
-"""What the control socket can be asked: `status`, `reload`, `drain`."""
+"""What the control socket can be asked: `status`, `reload`, `upgrade`, `drain`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class Commands:
 
     plane: Plane
     reloading: Reloading
+    upgrade: Command
     log: FilteringBoundLogger
     holdings: Holdings
 
     def table(self) -> dict[str, Command]:
         """By name."""
-        return {"status": self.status, "reload": self.reload, "drain": self.drain}
+        return {"status": self.status, "reload": self.reload, "upgrade": self.upgrade, "drain": self.drain}
 
     def status(self, request: Mapping[str, Any], reply: Reply) -> None:
         """The status document, and what holds up those who drain."""

@@ -21,7 +21,8 @@ from supervisor.arbiter.loop import Loop, Timer
 
 MAX_CLIENTS = 64  # at once; people and scripts, not load
 MAX_REQUEST = 64 * 1024  # bytes of a line
-PATIENCE = 60.0  # seconds for a client's whole visit; a reload takes 10 at most
+PATIENCE = 60.0  # seconds for a client to ask, and to take its answer
+ANSWER_PATIENCE = 180.0  # seconds for the answer to be made: a rehearsal and the start of all workers have 60 each
 
 Reply = Callable[[Mapping[str, Any]], None]
 Command = Callable[[Mapping[str, Any], Reply], None]
@@ -92,6 +93,17 @@ class Control:
             self.path.unlink(missing_ok=True)
         except OSError:  # the folder has changed hands; the next start replaces a dead one
             pass
+
+    def descriptor(self, reply: Reply) -> int | None:
+        """Of the client that waits for this reply; None when it has left."""
+        return next((client.sock.fileno() for client in self._clients if client.reply == reply), None)
+
+    def resume(self, sock: socket.socket) -> Reply:
+        """A client that has asked an earlier supervisor."""
+        client = Client(self, sock)
+        self._clients.add(client)
+        client.wait()
+        return client.reply
 
     def foreign(self) -> list[socket.socket]:
         """What a child must not hold."""
@@ -168,12 +180,18 @@ class Client:
         line, newline, _ = self._received.partition(b"\n")
         if newline:
             # One request a visit: what follows, an end of file too, is not listened to.
-            self.control.loop.forget(self.sock)
-            self.control.answer(bytes(line), self._reply)
+            self.wait()
+            self.control.answer(bytes(line), self.reply)
         elif not data or len(self._received) > MAX_REQUEST:
             self.close()
 
-    def _reply(self, answer: Mapping[str, Any]) -> None:
+    def wait(self) -> None:
+        """It has asked, and is not listened to any more."""
+        self.control.loop.forget(self.sock)
+        self._timer.cancel()
+        self._timer = self.control.loop.after(ANSWER_PATIENCE, self.close)
+
+    def reply(self, answer: Mapping[str, Any]) -> None:
         if not self._closed:  # it may have left while the answer was made
             self._to_send = json.dumps(answer).encode() + b"\n"
             self._write()

@@ -72,7 +72,12 @@ class Crew:
 
     def complete(self) -> bool:
         """Whether every wanted role is filled by a process that is ready."""
-        return {child.role for child in self.children.values() if child.serving} >= set(self.wanted)
+        ready = {child.role for child in self.children.values() if child.serving and not child.predecessor}
+        return ready >= set(self.wanted)
+
+    def predecessors(self) -> list[Child]:
+        """Those of the code before an upgrade that have no successor yet."""
+        return [child for child in self.children.values() if child.predecessor and not child.retiring]
 
     # -- who there should be
 
@@ -90,7 +95,7 @@ class Crew:
         """A process for every wanted role that has none and doesn't wait for one."""
         if self.closed or self.paused:
             return
-        filled = {child.role for child in self.children.values() if not child.retiring}
+        filled = {child.role for child in self.children.values() if not child.retiring and not child.predecessor}
         for role in self.wanted:
             if role not in filled and role not in self._waiting:
                 self._spawn(role)
@@ -145,10 +150,13 @@ class Crew:
             self._later(role, RETRY, f"can't fork: {error.strerror}")
             return
         self.plane.started(column, pid)
-        child = Child(role, title, pid, os.pidfd_open(pid), column, incarnation, time.monotonic())
-        self.children[pid] = child
-        self.loop.watch(child.pidfd, lambda: self._reap(child))
+        self.adopt(Child(role, title, pid, os.pidfd_open(pid), column, incarnation, time.monotonic()))
         self.log.info("process started", child=title, child_pid=pid)
+
+    def adopt(self, child: Child) -> None:
+        """A process that lives already, and is a child of this one."""
+        self.children[child.pid] = child
+        self.loop.watch(child.pidfd, lambda: self._reap(child))
 
     def _later(self, role: Role, seconds: float, reason: str) -> None:
         self.log.warning("process waits for its start", child=self.title(role), seconds=seconds, reason=reason)
@@ -188,7 +196,7 @@ class Crew:
     def _reckon(self, child: Child, death: Death, now: float) -> None:
         """Whether its successor has to wait."""
         role = child.role
-        if self.closed or child.retiring or role not in self.wanted:
+        if self.closed or child.retiring or child.predecessor or role not in self.wanted:
             return
         tier = self.plane.counters(Kind.TIER, self.plane.row(Kind.TIER, role.name), layout.SUPERVISOR)
         self.plane.cells[tier + layout.Tier.RESPAWNS] += 1

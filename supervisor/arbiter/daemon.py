@@ -18,29 +18,34 @@ from typing import Any
 import attrs
 import setproctitle
 
-from supervisor.arbiter import access, orphans, pidfile
+from supervisor.arbiter import access, leap, orphans, pidfile
+from supervisor.arbiter import estate as estates
 from supervisor.arbiter.advice import advice
 from supervisor.arbiter.assignment import Assignment
 from supervisor.arbiter.certificates import Certificates
-from supervisor.arbiter.children import Child, Death, is_forked
+from supervisor.arbiter.children import Child, Death, Descriptor, is_forked
 from supervisor.arbiter.commands import Commands
 from supervisor.arbiter.control import CannotControl, Control
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.ending import Ending, Stage
+from supervisor.arbiter.estate import VARIABLE
 from supervisor.arbiter.holdings import Holdings
 from supervisor.arbiter.listeners import CannotListen
 from supervisor.arbiter.loop import Loop
 from supervisor.arbiter.notify import Notifier
 from supervisor.arbiter.pidfile import CannotWrite
+from supervisor.arbiter.rehearsal import rehearse
 from supervisor.arbiter.reloading import Committed, Reloading
 from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
-from supervisor.arbiter.site import Site, open_site
-from supervisor.ground import log, worker
+from supervisor.arbiter.site import Site, adopt_site, open_site
+from supervisor.arbiter.succession import leave, take_over
+from supervisor.arbiter.upgrading import Upgrading
+from supervisor.ground import cargo, log, worker
 from supervisor.ground.config import Config, ConfigError, load
 from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, Reopen, Swapped
 from supervisor.ground.service import Service
 from supervisor.ground.tier import Tier
-from supervisor.ground.wire import Wire, close_all
+from supervisor.ground.wire import close_all
 from supervisor.ground.worker import Birth
 from supervisor.plane import layout
 from supervisor.plane.region import PlaneError
@@ -65,7 +70,18 @@ class Parts:
 
 
 def run(path: Path, parts: Parts) -> int:
-    """The daemon, until it is told to end: 0; 1 if it can't start, 2 for a configuration with errors."""
+    """The daemon, until it is told to end: 0; 1 if it can't start, 2 for a configuration with errors.
+
+    Or its part in an upgrade, as the environment says: a rehearsal of this code, or to go on with what a supervisor of
+    other code has left in this process."""
+    role, *numbers = os.environ.get(VARIABLE, "").split(":")
+    if role == "rehearse":
+        del os.environ[VARIABLE]
+        setproctitle.setproctitle(f"portway: rehearsal of {path}")
+        document, report = map(int, numbers)
+        return rehearse(path, parts.tiers, lambda: parts.load(path), document, report)
+    if role == "adopt":
+        return adopt(path, parts, int(numbers[0]))
     try:
         config = parts.load(path)
     except ConfigError as error:
@@ -80,6 +96,15 @@ def run(path: Path, parts: Parts) -> int:
     return Daemon(path, config, parts, site).run()
 
 
+def adopt(path: Path, parts: Parts, document: int) -> int:
+    """Go on where the code before has left off. What is raised before all is adopted is held up by `holdfast`."""
+    estate = estates.read(document)
+    assert estate.config is not None, "rehearsed"
+    config: Config = cargo.unpack(estate.config)
+    log.configure(config.log)
+    return Daemon(path, config, parts, adopt_site(estate, config, parts.tiers)).run()
+
+
 class Daemon:
     """The supervisor process."""
 
@@ -92,7 +117,8 @@ class Daemon:
         self.booted = False
         self.inherited: dict[str, Any] = {}
         self.loop = loop = Loop()
-        self.wire = Wire.create(layout.COLUMNS)
+        self.wire = site.wire
+        self.estate = site.estate
         mine = self.plane.incarnation(layout.SUPERVISOR)
         self.mailbox = self.wire.mailbox(layout.SUPERVISOR, mine, self.plane.incarnation)
         self.crew = Crew(
@@ -123,11 +149,24 @@ class Daemon:
             log=self.log,
             config=lambda: self.config,
             tiers={tier.name for tier in parts.tiers},
-            begun=self.reloading.stop,
+            begun=self.on_end,
             notifier=self.notifier,
         )
         self.holdings = Holdings(loop, self.plane, self.crew)
-        commands = Commands(self.plane, self.reloading, self.log, self.holdings).table()
+        self.upgrading = Upgrading(
+            loop=loop,
+            plane=self.plane,
+            crew=self.crew,
+            reloading=self.reloading,
+            log=self.log,
+            command=leap.own_command() if self.estate is None else self.estate.command,
+            leave=lambda: leave(self),
+            descriptor=lambda reply: self.control.descriptor(reply),
+            running=lambda: self.ending.stage is Stage.RUNNING,
+        )
+        commands = Commands(
+            self.plane, self.reloading, lambda request, reply: self.upgrading.ask(reply), self.log, self.holdings
+        ).table()
         self.control = Control(loop, site.control_path, site.control, commands, self.log)
         self.adjustments: dict[str, int] = {}
 
@@ -160,6 +199,7 @@ class Daemon:
             {
                 signal.SIGHUP: self.reload,
                 signal.SIGUSR1: self.reopen,
+                signal.SIGUSR2: self.upgrading.ask,
                 signal.SIGTERM: self.ending.terminate,
                 signal.SIGINT: self.ending.at_once,
                 signal.SIGQUIT: self.ending.at_once,
@@ -169,6 +209,8 @@ class Daemon:
             }
         )
         self.notifier.send("STATUS=starting")
+        if self.estate is not None:
+            take_over(self, self.estate)
         self.crew.settle(self.wanted())
         self.look_whether_ready()
         try:
@@ -191,6 +233,7 @@ class Daemon:
         programs: dict[str, Tier | Service] = {PROBER: self.parts.prober, ADMIN: self.parts.admin, **services, **tiers}
         foreign: list[worker.Closable] = [self.loop, self.notifier, *self.control.foreign()]
         foreign += [self.listeners.activated, *self.listeners.foreign(name)]
+        foreign += self.upgrading.foreign()
         foreign += [Descriptor(child.pidfd) for child in self.crew.children.values()]
         if self.admin is not None and name != ADMIN:
             foreign.append(self.admin)
@@ -238,6 +281,13 @@ class Daemon:
         self.assignment.update(child.role.name)
         self.dismiss()
 
+    def succeed(self, successor: Child) -> None:
+        """Its predecessor may go."""
+        for child in self.crew.predecessors():
+            if child.role == successor.role and not successor.predecessor:
+                self.retire(child)
+        self.upgrading.look()
+
     def dismiss(self) -> None:
         """TERM to those who are to go and poll nothing any more."""
         if self.ending.stage not in (Stage.RUNNING, Stage.ANNOUNCED):
@@ -252,6 +302,7 @@ class Daemon:
     def on_ready(self, child: Child) -> None:
         self.log.info("process ready", child=child.title, child_pid=child.pid)
         self.assignment.update(child.role.name)
+        self.succeed(child)
         self.look_whether_ready()
 
     def look_whether_ready(self) -> None:
@@ -272,6 +323,12 @@ class Daemon:
         self.ending.child_ended()
         self.dismiss()
         self.reap_orphans()
+        self.upgrading.look()
+
+    def on_end(self) -> None:
+        """The daemon is to end: what else is under way comes to nothing."""
+        self.upgrading.stop()
+        self.reloading.stop()
 
     def on_commit(self, commit: Committed) -> None:
         """The generation has been flipped; the rest of the supervisor follows."""
@@ -343,13 +400,3 @@ class Daemon:
                     self.holdings.answered(child, answer)
                 case Swapped() as answer:
                     self.reloading.swapped(child, answer)
-
-
-@attrs.frozen
-class Descriptor:
-    """A bare descriptor that a child must not hold."""
-
-    fd: int
-
-    def close(self) -> None:
-        os.close(self.fd)

@@ -113,6 +113,10 @@ class Listeners:
         """Those of one tier."""
         return (key for key in self._open if key.tier == tier)
 
+    def sockets(self, key: Key) -> list[socket.socket]:
+        """One listener's, a slot each."""
+        return self._open[key]
+
     def of(self, tier: str) -> dict[str, list[socket.socket]]:
         """A tier's sockets by listener, as its workers inherit them."""
         return {key.spec.name: self._open[key] for key in self.keys(tier)}

@@ -30,6 +30,22 @@ class Ownership:
         """The number of the last change."""
         return self._step
 
+    @property
+    def asked(self) -> Mapping[int, int]:
+        """The columns whose word is waited for, and the step that it must be about."""
+        return self._asked
+
+    def holder(self, cell: int) -> int:
+        """The column that may still poll the slot."""
+        return self._holders.get(cell, NOBODY)
+
+    def restore(self, step: int, asked: Mapping[int, int], holders: Mapping[int, int]) -> None:
+        """Go on where another supervisor has left: an answer that it waited for is waited for still."""
+        self._step = step
+        self._asked = dict(asked)
+        self._holders = {cell: column for cell, column in holders.items() if column != NOBODY}
+        self._wanted = {cell: self._cells[cell] for cell in holders}
+
     def want(self, wanted: Mapping[int, int]) -> set[int]:
         """These cells are to name these columns."""
         self._wanted.update(wanted)

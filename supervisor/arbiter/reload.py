@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from enum import Enum
+from typing import Any
 
 import attrs
 
@@ -69,6 +70,10 @@ class Reload:
             return False
         self.active = True
         return True
+
+    def askers(self) -> list[Any]:
+        """Who waits for the one under way or about to begin."""
+        return list(self._asked) + list(self._next)
 
     def prepare(self, processes: Iterable[tuple[Hashable, str]]) -> Verdict | None:
         """All of these (id, title) must answer; the verdict at once when there is none."""

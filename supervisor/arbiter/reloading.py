@@ -99,7 +99,30 @@ class Reloading:
     _step: Step | None = attrs.field(default=None, init=False)
     _swapping: Step | None = attrs.field(default=None, init=False)  # committed, not everywhere yet
     _timer: Timer | None = attrs.field(default=None, init=False)
-    _last_generation: int = attrs.field(default=FIRST_GENERATION, init=False)
+    last_generation: int = attrs.field(default=FIRST_GENERATION, init=False)
+    _held: bool = attrs.field(default=False, init=False)  # an upgrade is under way
+    _postponed: bool = attrs.field(default=False, init=False)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether processes are preparing or swapping."""
+        return self._step is not None or self._swapping is not None
+
+    @property
+    def postponed(self) -> list[Reply] | None:
+        """Who waits for a reload that waits for an upgrade; None without one."""
+        return self._state.askers() if self._postponed else None
+
+    def hold(self) -> None:
+        """No reload begins before `release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """What was asked for meanwhile begins now."""
+        self._held = False
+        if self._postponed:
+            self._postponed = False
+            self._begin()
 
     def ask(self, reply: Reply | None = None) -> None:
         """A reload, please; the reply comes when it has ended."""
@@ -150,6 +173,9 @@ class Reloading:
     # -- the two phases
 
     def _begin(self) -> None:
+        if self._held:
+            self._postponed = True
+            return
         try:
             step = self._make_ready()
         except ConfigError as error:
@@ -205,7 +231,7 @@ class Reloading:
                 raise CannotReload([str(error)]) from error
             step = Step(
                 config=new,
-                generation=self._last_generation + 1,
+                generation=self.last_generation + 1,
                 cargo=cargo.pack(new, "portway-configuration"),
                 opened=opened,
                 admin=admin,
@@ -214,7 +240,7 @@ class Reloading:
                 changed=tuple(changes(old, new)),
             )
             undo.pop_all()
-        self._last_generation += 1
+        self.last_generation += 1
         return step
 
     def _refusals(self, old: Config, new: Config) -> Iterator[str]:

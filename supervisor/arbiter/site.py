@@ -1,4 +1,7 @@
-"""What the supervisor opens before it forks anybody: all that can fail at the start, and fails with a reason."""
+"""What the supervisor opens before it forks anybody: all that can fail at the start, and fails with a reason.
+
+After an upgrade nothing is opened: it is all there, left by the supervisor before.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import os
 import resource
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import attrs
 
 from supervisor.arbiter import access, control, pidfile
 from supervisor.arbiter.activation import Activated
+from supervisor.arbiter.estate import Estate, sockets_of
 from supervisor.arbiter.listeners import Listeners, open_plain
 from supervisor.arbiter.reloading import FIRST_GENERATION, keys_of
 from supervisor.arbiter.rows import Rows, rows_of
@@ -20,7 +25,9 @@ from supervisor.ground import privileges
 from supervisor.ground.config import Config
 from supervisor.ground.privileges import Identity
 from supervisor.ground.tier import Tier
+from supervisor.ground.wire import Wire
 from supervisor.plane import layout
+from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
 
 
@@ -35,6 +42,8 @@ class Site:
     listeners: Listeners
     admin: socket.socket | None
     identity: Identity | None
+    wire: Wire
+    estate: Estate | None = None  # of the supervisor before, over an upgrade
 
 
 def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
@@ -47,6 +56,8 @@ def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
         commands = control.bind(path)
         undo.callback(path.unlink, missing_ok=True)
         undo.callback(commands.close)
+        wire = Wire.create(layout.COLUMNS)
+        undo.callback(wire.close)
         plane = Plane.create()
         undo.callback(plane.close)
         rows = Rows(plane)
@@ -65,7 +76,35 @@ def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
         if config.supervisor.pid_file is not None:
             pidfile.write(config.directory / config.supervisor.pid_file)
         undo.pop_all()
-    return Site(path, commands, plane, rows, listeners, admin, identity)
+    return Site(path, commands, plane, rows, listeners, admin, identity, wire)
+
+
+def adopt_site(estate: Estate, config: Config, tiers: Sequence[Tier]) -> Site:
+    """What another supervisor has opened, and the rehearsal of this code has added. What could fail has been tried."""
+    plane = Plane.attach(estate.plane)
+    rows = Rows(plane)
+    wanted = list(rows_of(config, tiers))
+    rows.allocate(wanted)
+    # Other code may have named other rows: what is in the plane leaves as if a reload no longer named it.
+    named = [(kind, name) for kind in Kind if kind is not Kind.TIER for name in plane.names(kind)]
+    rows.changed(named, wanted, time.monotonic())
+    listeners = Listeners(estate.slots)
+    keys = set(keys_of(config, tiers))
+    held = {listener.key: sockets_of(listener) for listener in estate.listeners}
+    listeners.keep(held)
+    listeners.close(held.keys() - keys)
+    admin = None
+    if estate.admin is not None:
+        admin = socket.socket(fileno=estate.admin)
+        if config.supervisor.admin is None:
+            admin.close()
+            admin = None
+    control_sock = socket.socket(fileno=estate.control)
+    control_sock.setblocking(False)
+    return Site(
+        Path(estate.control_path), control_sock, plane, rows, listeners, admin, identity_of(config),
+        Wire.adopt(estate.wire), estate,
+    )  # fmt: skip
 
 
 def identity_of(config: Config) -> Identity | None:

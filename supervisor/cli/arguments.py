@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="the whole status as JSON on stdout")
     reload = command("reload", "let the running daemon take its changed configuration, all of it or nothing")
     reload.add_argument("--json", action="store_true", help="the daemon's answer as JSON on stdout")
+    upgrade = command("upgrade", "let the running daemon become the code that is installed now, in the same process")
+    upgrade.add_argument("--json", action="store_true", help="the daemon's answer as JSON on stdout")
     drain = command("drain", "send new work past a server; what it holds may end", config=False)
     drain.add_argument("server", metavar="POOL/SERVER", help="such as user/127.0.0.1:8101")
     drain.add_argument("config", metavar="CONFIG", help="the configuration file")

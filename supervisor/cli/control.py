@@ -2,8 +2,9 @@
 
 The protocol: a Unix stream socket beside the configuration, mode 0600. One JSON object on one line asks,
 `{"command": "reload"}`; one answers, `{"ok": true, ...}`, or `{"ok": false, "errors": [...]}`. Commands: status
-(answers `status`), reload (answers `changed` and `processes`, after all processes have taken it), drain (`server`, and
-`state`: "draining", "maintenance" or "normal").
+(answers `status`), reload (answers `changed` and `processes`, after all processes have taken it), upgrade (answers
+`processes`, from the new code; a refusal has the `code` to exit with), drain (`server`, and `state`: "draining",
+"maintenance" or "normal").
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ def ask(path: Path, request: dict[str, Any], patience: float = PATIENCE) -> dict
     return answer
 
 
-def ask_daemon(config: Path, request: dict[str, Any]) -> dict[str, Any]:
+def ask_daemon(config: Path, request: dict[str, Any], patience: float = PATIENCE) -> dict[str, Any]:
     """The answer of the daemon that runs `config`. Raises Unreachable, ConfigError."""
-    return ask(socket_path(config), request)
+    return ask(socket_path(config), request, patience)
 
 
 def errors_of(answer: dict[str, Any]) -> list[str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 MAX_CARGO = 1024 * 1024 * 1024  # bytes; several files of `config.secrets.MAX_FILE` fit
 
-_ADD_SEALS, _GET_SEALS = 1033, 1034  # fcntl(2); Python 3.11 lacks the names on some builds
-_SEALED = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, SHRINK, GROW, WRITE: what is read can't change under the reader
+ADD_SEALS, _GET_SEALS = 1033, 1034  # fcntl(2); Python 3.11 lacks the names on some builds
+SEALED = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, SHRINK, GROW, WRITE: what is read can't change under the reader
 
 
 def pack(value: object, name: str) -> int:
@@ -23,7 +23,7 @@ def pack(value: object, name: str) -> int:
     try:
         with open(fd, "wb", closefd=False) as file:
             pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
-        fcntl.fcntl(fd, _ADD_SEALS, _SEALED)
+        fcntl.fcntl(fd, ADD_SEALS, SEALED)
     except BaseException:
         os.close(fd)
         raise
@@ -32,7 +32,7 @@ def pack(value: object, name: str) -> int:
 
 def unpack(fd: int) -> Any:
     """The value behind a descriptor from the supervisor; it stays open. ValueError if it isn't sealed."""
-    if fcntl.fcntl(fd, _GET_SEALS) & _SEALED != _SEALED:
+    if fcntl.fcntl(fd, _GET_SEALS) & SEALED != SEALED:
         raise ValueError("the cargo is not sealed")
     size = os.fstat(fd).st_size
     if size > MAX_CARGO:

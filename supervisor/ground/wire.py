@@ -13,6 +13,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -120,6 +121,12 @@ class Mailbox:
         self.sent += 1
         return True
 
+    def wait_for_room(self, column: int, seconds: float) -> bool:
+        """Wait until the mailbox of `column` takes messages again; for what must not be lost, and a moment at most."""
+        room = select.poll()
+        room.register(self._senders[column], select.POLLOUT)
+        return bool(room.poll(seconds * 1000))
+
     def receive(self) -> Letter | None:
         """The next message meant for this incarnation, or None when there is none now."""
         while True:
@@ -185,6 +192,22 @@ class Wire:
             receivers.append(receiver)
             senders.append(sender)
         return cls(receivers, senders)
+
+    @classmethod
+    def adopt(cls, pairs: Iterable[tuple[int, int]]) -> Wire:
+        """The socketpairs that an earlier supervisor made: receiving and sending end by column."""
+        wire = cls([], [])
+        for receiver, sender in pairs:
+            wire._receivers.append(socket.socket(fileno=receiver))
+            wire._senders.append(socket.socket(fileno=sender))
+        for end in (*wire._receivers, *wire._senders):
+            end.setblocking(False)
+        return wire
+
+    def descriptors(self) -> tuple[tuple[int, int], ...]:
+        """By column: receiving and sending end."""
+        pairs = zip(self._receivers, self._senders, strict=True)
+        return tuple((receiver.fileno(), sender.fileno()) for receiver, sender in pairs)
 
     def mailbox(self, column: int, incarnation: int, incarnation_of: Callable[[int], int]) -> Mailbox:
         """The mailbox of `column`; `incarnation_of` reads from the plane who lives in a column now, 0 for nobody."""

@@ -264,6 +264,7 @@ class Process:
             self.swap.catch_up()
             self.choose_cpu(self.worker.config)
             if not self.draining:
+                self.read_letters()  # what a slot's last owner sends stands before the cell that names us
                 self.polling.look()
             await trio.sleep(HEARTBEAT)
 

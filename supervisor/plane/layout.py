@@ -98,6 +98,7 @@ class Pool:
 class ListenerState:
     OWNER = 0  # + slot: the column that polls it, 0 none (column 0 is the supervisor, which polls nothing)
     SLOTS = MAX_SLOTS
+    HEIRS = 64  # + slot // 8: a byte for each slot, the column that polls it next (see `heirs`)
 
 
 class Listener:
@@ -199,6 +200,8 @@ class Tier:
     RELOADS_REFUSED = 13
     CERTIFICATES_RENEWED = 14
     CERTIFICATES_REFUSED = 15
+    UPGRADES = 16
+    UPGRADES_REFUSED = 17
 
 
 @attrs.frozen
@@ -233,7 +236,7 @@ TABLES: Mapping[Kind, Table] = {
 
 def fields(holder: type) -> dict[str, int]:
     """Field names of `Server`, `Pool`, ... with their offsets, for metrics; bases of ranges are left out."""
-    skip = {"LATENCY", "LATENCY_BUCKETS", "REASONS", "MAX_REASONS", "OWNER"}
+    skip = {"LATENCY", "LATENCY_BUCKETS", "REASONS", "MAX_REASONS", "OWNER", "HEIRS"}
     return {name.lower(): at for name, at in vars(holder).items() if name.isupper() and name not in skip}
 
 

@@ -512,6 +512,21 @@ def test_a_killed_worker_costs_its_clients_only(pooler: Callable[..., Pooler], p
     assert running.servers() == 2
 
 
+def test_an_upgrade_ends_sessions_between_transactions(pooler: Callable[..., Pooler], postgres: Cluster) -> None:
+    running = pooler()
+    with running.connect(autocommit=False) as connection:
+        cursor = connection.execute("CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT 7 AS n")
+        old = set(running.daemon.pids("pooler"))
+        done = running.daemon.command("upgrade")
+        assert done.status == 0, done.err
+        assert cursor.execute("SELECT n FROM kept").fetchone() == (7,), "in the old code"
+        connection.commit()
+    with running.connect() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,), "in the new"
+    until(lambda: not set(running.daemon.pids("pooler")) & old, "the old ones to end", BOUND)
+    assert running.daemon.metric("portway_leasepool_open", database="app", user="app") == running.servers()
+
+
 def test_a_drain_ends_sessions_between_transactions(pooler: Callable[..., Pooler]) -> None:
     running = pooler()
     idle, busy = running.connect(), running.connect()

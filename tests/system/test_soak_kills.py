@@ -69,6 +69,7 @@ def test_kills_under_load_wedge_no_limit_no_lease_and_no_daemon(site: Site, kill
         until(site.settled, "two workers of each tier", 30)
         load.progress(5, 30)
     assert not load.wrong(), load.wrong()
+    assert not [loss for loss in load.losses() if "Unserved" in loss], "no backend was away"
     print(f"\n{kills} kills: done {load.done()}, lost {load.lost()}, slowest {load.slowest():.2f} s")
 
     site.check()
@@ -130,4 +131,39 @@ def test_connections_that_queue_at_a_stopped_worker_are_all_served(site: Site) -
         finally:
             os.kill(stopped, signal.SIGCONT)
         assert [sock.recv(4) for sock in waiting] == [b"%04d" % number for number in range(1500)]
+    quiet(site)
+
+
+def test_backends_that_die_cost_what_they_had_in_their_hands(site: Site) -> None:
+    """One of each pair is killed and comes back: the other serves meanwhile, and nobody is told more than once."""
+    pairs = [("user-1", "ingest-1", "game-1"), ("user-2", "ingest-2", "game-2")]
+    with Load(site) as load:
+        for victims in pairs:
+            load.progress(3)
+            for name in victims:
+                site.backends[name].stop()
+            load.progress(10)
+            lost = load.lost()
+            load.progress(10)
+            assert load.lost() == lost, f"once they are gone, nothing more is lost: {load.losses()}"
+            for name in victims:
+                site.backends[name].start()
+            until(lambda: not site.down(), "all servers to be up again")
+    assert not load.wrong(), load.wrong()
+    assert all(count <= 4 for count in load.lost().values()), load.losses()
+
+
+def test_server_connections_that_are_cut_cost_their_transactions(site: Site) -> None:
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename IN ('app', 'legacy')"
+    with Load(site) as load:
+        for _ in range(5):
+            load.progress(3)
+            site.postgres.execute(query)
+        load.progress(3)
+    assert not load.wrong(), load.wrong()
+    lost = load.lost()
+    assert lost.pop("sql") <= 5
+    assert lost.pop("logins") <= 10
+    assert not any(lost.values()), load.losses()
+    site.check()
     quiet(site)

@@ -17,6 +17,7 @@ import pytest
 from tests.system.conftest import BackendMaker
 from tests.system.support.clients import Client, UdpClient, fetch
 from tests.system.support.daemon import Daemon
+from tests.system.support.flows import flowing
 from tests.system.support.poll import until
 
 FLOWS = 16
@@ -50,11 +51,11 @@ def site(
     web = [http_backend(name).address for name in "abc"]
     games = [udp_backend(name).address for name in "xy"]
 
-    def text(servers: list[str] = web, workers: int = 2, more: str = "") -> str:
+    def text(servers: list[str] = web, workers: int = 2, more: str = "", drain: str = "5s") -> str:
         return f"""
 [supervisor]
 workers = {workers}
-drain_timeout = "5s"
+drain_timeout = "{drain}"
 [pools.gateway]
 servers = ["127.0.0.1:{gateway}"]
 [pools.web]
@@ -166,6 +167,67 @@ def test_reloads_and_scaling_lose_no_request_and_move_no_flow(site: Site, load: 
         load.more()
         assert peers(flows) == before
     assert load.failures == []
+
+
+def test_scaling_hands_flows_over_and_loses_no_datagram(site: Site) -> None:
+    """The sockets themselves go from worker to worker: what is under way to them meanwhile waits in them."""
+    with flowing(site.udp, FLOWS) as flows:
+        for number, count in ((signal.SIGTTIN, 3), (signal.SIGTTIN, 4), (signal.SIGTTOU, 3), (signal.SIGTTOU, 2)):
+            site.daemon.send(number)
+            until(lambda count=count: len(owners(site)) == count == len(site.daemon.pids("edge")), f"{count} workers")
+            flows.more(10)
+    assert flows.moved() == []
+    assert flows.lost() == []
+
+
+def test_upgrades_and_scaling_lose_no_request_and_no_datagram(site: Site, load: Load) -> None:
+    workers = site.daemon.pids("gateway") + site.daemon.pids("edge")
+    with flowing(site.udp, FLOWS) as flows:
+
+        def scale(number: signal.Signals, count: int) -> None:
+            site.daemon.send(number)
+            until(lambda: len(owners(site)) == count, f"{count} workers")
+
+        for turn in (1, 2):
+            done = site.daemon.command("upgrade")
+            assert (done.status, done.out) == (0, ""), done.err
+            load.more()
+            flows.more(10)
+            if turn == 1:
+                scale(signal.SIGTTIN, 3)
+                load.more()
+                scale(signal.SIGTTOU, 2)
+                load.more()
+        until(lambda: len(site.daemon.pids("gateway")) == 2, "the old ones to end")
+    assert load.failures == []
+    assert flows.moved() == []
+    assert flows.lost() == []
+    assert not set(workers) & {process.pid for process in site.daemon.tree()}
+    assert site.daemon.status()["portway"]["pid"] == site.daemon.pid
+
+
+def test_an_upgrade_lets_a_long_download_come_to_its_end(site: Site) -> None:
+    """Of ten seconds; the old workers have `drain_timeout` for it."""
+    site.reload(drain="20s")
+    size = 400_000
+    with Client(site.edge) as client:
+        client.connection.request("GET", f"/?size={size}&pause=3.4")
+        answer = client.connection.getresponse()
+        received = answer.read(1000)
+        old = set(site.daemon.pids("gateway"))
+        done = site.daemon.command("upgrade")
+        assert done.status == 0, done.err
+        assert set(site.daemon.pids("gateway")) & old, "the one that sends it"
+        received += answer.read()
+    assert received == (b"0123456789abcdef" * size)[:size]
+    until(lambda: not set(site.daemon.pids("gateway")) & old, "the old ones to end")
+
+
+def owners(site: Site) -> dict[str, int]:
+    """Which workers poll the UDP listener, and how many of its slots."""
+    listeners = site.daemon.status()["listeners"]
+    found: dict[str, int] = next(listener["slots"] for listener in listeners if listener["name"] == "game")
+    return found
 
 
 def test_a_bad_file_under_load_changes_nothing(site: Site, load: Load) -> None:

@@ -45,7 +45,7 @@ def plane() -> Iterator[Plane]:
 def commands(plane: Plane) -> Commands:
     reloading: Any = FakeReloading()
     nobody: Any = FakeHoldings()
-    return Commands(plane, reloading, logger(), nobody)
+    return Commands(plane, reloading, lambda request, reply: reply({"ok": True, "upgraded": True}), logger(), nobody)
 
 
 def ask(commands: Commands, name: str, **request: str) -> Mapping[str, Any]:
@@ -92,3 +92,7 @@ def test_a_reload_answers_when_it_has_ended(commands: Commands) -> None:
 
     commands.table()["reload"]({}, reply)
     assert commands.reloading.asked == [reply]  # a FakeReloading
+
+
+def test_an_upgrade_is_asked_for_with_the_reply(commands: Commands) -> None:
+    assert ask(commands, "upgrade") == {"ok": True, "upgraded": True}

@@ -120,3 +120,22 @@ def test_closing_takes_the_file_away(path: Path) -> None:
     Control(loop, path, control.bind(path), {}, logger()).close()
     assert not path.exists()
     loop.close()
+
+
+def test_who_waits_is_known_by_its_descriptor_and_answered_by_another_server(serving: Control) -> None:
+    """As over an upgrade: the client's socket is all that the next supervisor gets."""
+    waiting: list[Reply] = []
+    serving.commands = {"wait": lambda request, reply: waiting.append(reply)}
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(serving.path))
+        client.sendall(b'{"command": "wait"}\n')
+        serving.loop.after(0.05, lambda: serving.loop.stop(0))
+        serving.loop.run()
+        (first,) = waiting
+        fd = serving.descriptor(first)
+        assert fd is not None
+        reply = serving.resume(socket.socket(fileno=os.dup(fd)))
+        reply({"ok": True, "from": "the next"})
+        client.settimeout(5)
+        assert json.loads(client.recv(1 << 16)) == {"ok": True, "from": "the next"}
+        assert serving.descriptor(reply) is None

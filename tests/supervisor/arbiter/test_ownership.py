@@ -73,6 +73,19 @@ def test_changing_ones_mind_gives_it_back() -> None:
     assert cells[0] == A
 
 
+def test_another_supervisor_goes_on_in_the_middle_of_a_hand_over() -> None:
+    owners, cells, living = ownership(A, B, C)
+    owners.want({0: A, 1: A, 2: B})
+    owners.want({0: B})
+    left = (owners.step, owners.asked, {cell: owners.holder(cell) for cell in range(4)})
+    successor = Ownership(cells, living.__contains__)
+    successor.restore(*left)
+    assert successor.holds(A)
+    assert successor.want({0: C, 1: A, 2: B}) == set(), "A may still poll it"
+    assert successor.released(A, left[0]) == {C}
+    assert cells == [C, A, B, NOBODY]
+
+
 def test_a_silent_worker_is_passed_over_after_its_time() -> None:
     owners, cells, _ = ownership(A, B)
     owners.want({0: A})

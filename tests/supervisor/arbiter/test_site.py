@@ -34,6 +34,7 @@ def test_all_that_is_asked_for_is_there(tmp_path: Path) -> None:
     site.admin.close()
     site.control.close()
     site.plane.close()
+    site.wire.close()
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ class Supervised:
     seen: set[Process] = attrs.Factory(set)
 
     @classmethod
-    def start(cls, folder: Path, text: str, *prefix: str) -> Supervised:
-        """Without waiting for anything; `prefix` is a command to start it with."""
+    def start(cls, folder: Path, text: str, *prefix: str, overlay: Path | None = None) -> Supervised:
+        """Without waiting for anything; `prefix` is a command to start it with, modules in `overlay` come first."""
         config, log = folder / "fake.toml", folder / "fake.log"
         config.write_text(text)
         with log.open("ab") as output:
@@ -43,7 +43,7 @@ class Supervised:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "COVERAGE_PROCESS_START": ""},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "COVERAGE_PROCESS_START": "", **_first(overlay)},
             )
         return cls(config, process, log)
 
@@ -137,6 +137,13 @@ class Supervised:
 
     def left(self) -> list[Process]:
         return [process for process in self.seen if running(process)]
+
+
+def _first(overlay: Path | None) -> dict[str, str]:
+    if overlay is None:
+        return {}
+    # Without PYTHONSAFEPATH the working directory would stand before it.
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{overlay}:{ROOT}"}
 
 
 class Visitor:
