@@ -149,7 +149,7 @@ class Slot:
             instead_of = instead_of or old.server
             self.end(old)
         elif self.refused:
-            instead_of = self.refused.pop(address, None)
+            instead_of = self.refused.pop(address, None) or instead_of
         listener = self.listener
         if listener.cells[listener.row + _SESSIONS] >= listener.table.max_sessions:
             return None
