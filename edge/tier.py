@@ -84,6 +84,9 @@ class EdgeRuntime:
 
         return UdpListener(name, lane, plane.cells, cells, table, pool, segment, self._handover.give)
 
+    def renew(self, config: Config) -> None:
+        """The edge ends no TLS."""
+
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
         """UDP sessions of a slot that was another worker's."""
         if not isinstance(message, Handed):

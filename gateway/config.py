@@ -18,6 +18,7 @@ from gateway.keys import load_keys
 from supervisor.ground.config import (
     Between,
     Bind,
+    CertificateTable,
     Duration,
     File,
     Network,
@@ -51,14 +52,6 @@ class KeySetFile(File):
         if raw.startswith(("http://", "https://")):
             raise ValueError("key sets are not fetched from a URL yet; name a file")
         return super().from_config(raw, place)
-
-
-@attrs.frozen(kw_only=True)
-class CertificateTable:
-    """A certificate chain and its private key, PEM."""
-
-    cert: File
-    key: File
 
 
 @attrs.frozen(kw_only=True)

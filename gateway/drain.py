@@ -1,7 +1,8 @@
 """Ending the connections that a drain finds at rest, spread over the second half of its time.
 
 Those at work get `Connection: close` with their next answer. Closing all that are silent at once would make every
-client come back in the same second, and closing early would cut those about to ask.
+client come back in the same second, and closing early would cut those about to ask. WebSockets don't end by themselves:
+they are told to go elsewhere (1001), spread over the first half, so that the closing handshakes have the second.
 """
 
 from __future__ import annotations
@@ -24,15 +25,31 @@ class Drain:
         self._began = lane.now
         self._timeout = timeout
         self._owed = 0.0  # connections to end, the parts of one that earlier looks left over
+        self._owed_farewells = 0.0
         lane.every(STEP_SECONDS, self.step)
 
     def step(self) -> None:
         """Look once: end as many of the silent as it takes to have ended the last of them with the last look."""
-        passed = self._lane.now - self._began
-        if passed < self._timeout / 2:
+        left = self._began + self._timeout - self._lane.now
+        live = self._live()
+        waiting = [
+            (session, connection.farewell)
+            for session, connection in live.items()
+            if connection.farewell is not None and not connection.farewell.asked
+        ]
+        now, self._owed_farewells = _due(len(waiting), left - self._timeout / 2, self._owed_farewells)
+        for session, farewell in waiting[:now]:
+            farewell.asked = True
+            self._lane.wake(session)
+        if left > self._timeout / 2:
             return
-        silent = [session for session, connection in self._live().items() if connection.silent(self._began)]
-        self._owed += len(silent) / max(1.0, (self._timeout - passed) / STEP_SECONDS)
-        now, self._owed = int(self._owed), self._owed % 1.0
+        silent = [session for session, connection in live.items() if connection.silent(self._began)]
+        now, self._owed = _due(len(silent), left, self._owed)
         for session in silent[:now]:
             session.cancel()
+
+
+def _due(count: int, left: float, owed: float) -> tuple[int, float]:
+    """How many of them it is time for, to be through with the last when `left` seconds are; what is still owed."""
+    owed += count / max(1.0, left / STEP_SECONDS)
+    return int(owed), owed % 1.0

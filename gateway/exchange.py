@@ -19,7 +19,7 @@ from gateway.fields import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, OLD, WEBSOCKET
 from gateway.framing import AnswerBody, Body, answer_body
 from gateway.plan import Route
 from gateway.shared import Shared
-from gateway.tunnel import tunnel
+from gateway.tunnel import Farewell, tunnel
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
@@ -146,7 +146,8 @@ class Exchange:
             cells[base + _BYTES_IN] += down
             self.bytes_out += down
 
-        await tunnel(self.session, self.stream, self.upstream, self.body.rest, self._answer, moved)
+        farewell = self.connection.farewell = Farewell()
+        await tunnel(self.session, self.stream, self.upstream, self.body.rest, self._answer, moved, farewell)
 
     # -- connecting
 

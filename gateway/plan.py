@@ -140,13 +140,15 @@ def alpn(table: ListenerTable) -> tuple[bytes, ...]:
 
 
 def _listener(name: str, table: ListenerTable, router: Router[Route]) -> ListenerPlan:
-    certificates = None
-    if table.tls is not None:
-        pairs = [KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates]
-        certificates = Certificates(pairs, alpn(table))
-    return ListenerPlan(
-        name, table, Decisions(router, table.allow_encoded_slash), str(table.bind).encode("ascii"), certificates
-    )
+    decisions = Decisions(router, table.allow_encoded_slash)
+    return ListenerPlan(name, table, decisions, str(table.bind).encode("ascii"), certificates(table))
+
+
+def certificates(table: ListenerTable) -> Certificates | None:
+    """What a listener shows; None without TLS. Raises ValueError."""
+    if table.tls is None:
+        return None
+    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], alpn(table))
 
 
 def _identity(table: GatewayTable) -> set[bytes]:

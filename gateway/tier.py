@@ -91,6 +91,13 @@ class GatewayRuntime:
             self._drain_listener(self._removed[-1])
         self._shared.upstreams.keep_only(server for pool in self._worker.pools.values() for server in pool.servers)
 
+    def renew(self, config: Config) -> None:
+        for name, table in _table(config).listeners.items():
+            listener = self._listeners.get(name)
+            if listener is not None and listener.here.table.tls != table.tls:
+                here = attrs.evolve(listener.here, table=table, certificates=plan.certificates(table))
+                listener.take(listener.plan, here)
+
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
         """The gateway has no messages of its own; what came by mistake is closed."""
         close_all(descriptors)
@@ -107,7 +114,8 @@ class GatewayRuntime:
 
     def holding(self) -> Sequence[str]:
         return [
-            f"http {connection.listener.name} {connection.client.ip} {'at work' if connection.busy else 'silent'}"
+            f"{'http' if connection.farewell is None else 'websocket'} {connection.listener.name} "
+            f"{connection.client.ip} {'at work' if connection.busy else 'silent'}"
             for connection in self._live().values()
         ]
 

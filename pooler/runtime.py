@@ -207,6 +207,9 @@ class PoolerRuntime:
                 for client in pool.clients:
                     self.lane.wake(client.session)
 
+    def renew(self, config: Config) -> None:
+        """The pooler ends no TLS."""
+
     # -- the end
 
     def drain(self) -> None:

@@ -131,6 +131,10 @@ class Death:
             return f"signal {self.signal}"
 
 
+# Whom this process has forked and not waited for. As PID 1 it becomes the parent of others, too.
+_forked: set[int] = set()
+
+
 def fork(child: Callable[[], NoReturn]) -> int:
     """The process id of a child that runs `child`. Raises OSError.
 
@@ -142,9 +146,22 @@ def fork(child: Callable[[], NoReturn]) -> int:
         pid = os.fork()
         if not pid:
             child()
+        _forked.add(pid)
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_forked(pid: int) -> bool:
+    """Whether it is one of `fork`'s that is still to be waited for."""
+    return pid in _forked
+
+
+def wait(pid: int) -> int:
+    """Wait for a child; its status (wait(2))."""
+    _, status = os.waitpid(pid, 0)
+    _forked.discard(pid)
+    return status
 
 
 def in_flight(plane: Plane, column: int) -> dict[str, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 from structlog.typing import FilteringBoundLogger
 
 from supervisor.arbiter.control import Command, Reply, refusal
+from supervisor.arbiter.holdings import Holdings
 from supervisor.arbiter.reloading import Reloading
 from supervisor.ground import health, status
 from supervisor.ground.config import not_one_of, unknown_name
@@ -25,16 +26,22 @@ class Commands:
 
     plane: Plane
     reloading: Reloading
-    upgrade: Command
     log: FilteringBoundLogger
+    holdings: Holdings
+    upgrade: Command
 
     def table(self) -> dict[str, Command]:
         """By name."""
         return {"status": self.status, "reload": self.reload, "upgrade": self.upgrade, "drain": self.drain}
 
     def status(self, request: Mapping[str, Any], reply: Reply) -> None:
-        """The status document."""
-        reply({"ok": True, "status": status.document(self.reloading.config, self.plane)})
+        """The status document, and what holds up those who drain."""
+
+        def told(holding: Sequence[Mapping[str, Any]]) -> None:
+            document = status.document(self.reloading.config, self.plane)
+            reply({"ok": True, "status": {**document, "holding": holding}})
+
+        self.holdings.ask(told)
 
     def reload(self, request: Mapping[str, Any], reply: Reply) -> None:
         """The reply comes when every process has taken the file, or one has refused."""

@@ -15,7 +15,7 @@ import attrs
 from structlog.typing import FilteringBoundLogger
 
 from supervisor.arbiter.backoff import Backoff
-from supervisor.arbiter.children import Child, Death, fork, in_flight
+from supervisor.arbiter.children import Child, Death, fork, in_flight, wait
 from supervisor.arbiter.loop import Loop, Timer
 from supervisor.arbiter.roles import Role, count
 from supervisor.ground import worker
@@ -171,8 +171,7 @@ class Crew:
 
     def _reap(self, child: Child) -> None:
         """Its pidfd has fired: it is dead."""
-        _, status = os.waitpid(child.pid, 0)
-        death, now = Death.from_status(status), time.monotonic()
+        death, now = Death.from_status(wait(child.pid)), time.monotonic()
         self._look_at(child, now)  # it may have become ready just before
         self.loop.forget(child.pidfd)
         os.close(child.pidfd)

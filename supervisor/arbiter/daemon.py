@@ -18,26 +18,30 @@ from typing import Any
 import attrs
 import setproctitle
 
-from supervisor.arbiter import access, leap
-from supervisor.arbiter import estate as estates
+from supervisor.arbiter import access, leap, orphans, pidfile
+from supervisor.arbiter.advice import advice
 from supervisor.arbiter.assignment import Assignment
-from supervisor.arbiter.children import Child, Death, Descriptor
+from supervisor.arbiter.certificates import Certificates
+from supervisor.arbiter.children import Child, Death, Descriptor, is_forked
 from supervisor.arbiter.commands import Commands
 from supervisor.arbiter.control import CannotControl, Control
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.ending import Ending, Stage
 from supervisor.arbiter.estate import VARIABLE
+from supervisor.arbiter.holdings import Holdings
 from supervisor.arbiter.listeners import CannotListen
 from supervisor.arbiter.loop import Loop
+from supervisor.arbiter.notify import Notifier
+from supervisor.arbiter.pidfile import CannotWrite
 from supervisor.arbiter.rehearsal import rehearse
 from supervisor.arbiter.reloading import Committed, Reloading
 from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
 from supervisor.arbiter.site import Site, adopt_site, open_site
-from supervisor.arbiter.succession import leave, take_over
+from supervisor.arbiter.succession import inherit, leave, take_over
 from supervisor.arbiter.upgrading import Upgrading
-from supervisor.ground import cargo, log, worker
+from supervisor.ground import log, worker
 from supervisor.ground.config import Config, ConfigError, load
-from supervisor.ground.orders import Prepared, Ready, Refused, Released, Reopen, Swapped
+from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, Reopen, Swapped
 from supervisor.ground.service import Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import close_all
@@ -76,7 +80,10 @@ def run(path: Path, parts: Parts) -> int:
         document, report = map(int, numbers)
         return rehearse(path, parts.tiers, lambda: parts.load(path), document, report)
     if role == "adopt":
-        return adopt(path, parts, int(numbers[0]))
+        # What is raised before all is adopted is held up by `holdfast`.
+        estate, config = inherit(int(numbers[0]))
+        log.configure(config.log)
+        return Daemon(path, config, parts, adopt_site(estate, config, parts.tiers)).run()
     try:
         config = parts.load(path)
     except ConfigError as error:
@@ -85,19 +92,10 @@ def run(path: Path, parts: Parts) -> int:
     log.configure(config.log)
     try:
         site = open_site(config, parts.tiers)
-    except (CannotControl, CannotListen, PlaneError, OSError) as error:
+    except (CannotControl, CannotListen, CannotWrite, PlaneError, OSError) as error:
         print(f"portway: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return FAILED
     return Daemon(path, config, parts, site).run()
-
-
-def adopt(path: Path, parts: Parts, document: int) -> int:
-    """Go on where the code before has left off. What is raised before all is adopted is held up by `holdfast`."""
-    estate = estates.read(document)
-    assert estate.config is not None, "rehearsed"
-    config: Config = cargo.unpack(estate.config)
-    log.configure(config.log)
-    return Daemon(path, config, parts, adopt_site(estate, config, parts.tiers)).run()
 
 
 class Daemon:
@@ -108,6 +106,7 @@ class Daemon:
         self.log = log.logger(process="supervisor", pid=os.getpid())
         self.plane, self.rows, self.listeners = site.plane, site.rows, site.listeners
         self.admin, self.identity = site.admin, site.identity
+        self.notifier = Notifier.from_environment(os.environ, os.getpid())
         self.booted = False
         self.inherited: dict[str, Any] = {}
         self.loop = loop = Loop()
@@ -131,8 +130,10 @@ class Daemon:
             config=config,
             shown_path=path,
             make_log=lambda new: access.give(new, self.identity),
+            notifier=self.notifier,
             committed=self.on_commit,
         )
+        self.certificates = Certificates(loop, self.plane, self.crew, self.reloading, self.log)
         self.ending = Ending(
             loop=loop,
             plane=self.plane,
@@ -142,6 +143,7 @@ class Daemon:
             config=lambda: self.config,
             tiers={tier.name for tier in parts.tiers},
             begun=self.on_end,
+            notifier=self.notifier,
         )
         self.upgrading = Upgrading(
             loop=loop,
@@ -149,13 +151,16 @@ class Daemon:
             crew=self.crew,
             reloading=self.reloading,
             log=self.log,
+            notifier=self.notifier,
             command=leap.own_command() if self.estate is None else self.estate.command,
             leave=lambda: leave(self),
             descriptor=lambda reply: self.control.descriptor(reply),
+            started=lambda: self.booted,
             running=lambda: self.ending.stage is Stage.RUNNING,
         )
+        self.holdings = Holdings(loop, self.plane, self.crew)
         commands = Commands(
-            self.plane, self.reloading, lambda request, reply: self.upgrading.ask(reply), self.log
+            self.plane, self.reloading, self.log, self.holdings, lambda request, reply: self.upgrading.ask(reply)
         ).table()
         self.control = Control(loop, site.control_path, site.control, commands, self.log)
         self.adjustments: dict[str, int] = {}
@@ -169,7 +174,9 @@ class Daemon:
         """Until the end; its code."""
         setproctitle.setproctitle(f"portway: supervisor {self.reloading.shown_path}")
         self.log.info("starting", config=str(self.config.path), control=str(self.control.path))
-        self.warn()
+        for event, fields in advice(self.config, self.parts.tiers, self.listeners, self.identity):
+            self.log.warning(event, **fields)
+        self.certificates.remind()
         with open(os.devnull, "rb") as nothing:  # no process of a daemon reads the terminal
             os.dup2(nothing.fileno(), 0)
         for tier in self.parts.tiers:
@@ -181,6 +188,8 @@ class Daemon:
         self.loop.every(SWEEP, self.sweep)
         self.loop.every(worker.HEARTBEAT, self.beat)
         self.loop.every(LOOK, self.reloading.look)
+        if self.notifier.watchdog is not None:
+            self.loop.every(self.notifier.watchdog, self.notifier.beat)
         self.loop.on_signals(
             {
                 signal.SIGHUP: self.reload,
@@ -191,23 +200,21 @@ class Daemon:
                 signal.SIGQUIT: self.ending.at_once,
                 signal.SIGTTIN: lambda: self.scale(+1),
                 signal.SIGTTOU: lambda: self.scale(-1),
+                signal.SIGCHLD: self.reap_orphans,
             }
         )
         if self.estate is not None:
             take_over(self, self.estate)
+        else:
+            self.notifier.send("STATUS=starting")
         self.crew.settle(self.wanted())
+        self.look_whether_ready()
         try:
             return self.loop.run()
         finally:
             self.control.close()
-
-    def warn(self) -> None:
-        """What works, but perhaps not as meant."""
-        named = self.config.supervisor.user or self.config.supervisor.group
-        if named and self.identity is None:
-            self.log.warning("not root: user and group have no effect")
-        if not named and os.geteuid() == 0:
-            self.log.warning("workers run as root; supervisor.user names another user for them")
+            if self.config.supervisor.pid_file is not None:
+                pidfile.remove(self.config.directory / self.config.supervisor.pid_file)
 
     # -- who there should be
 
@@ -220,7 +227,8 @@ class Daemon:
         tiers = {tier.name: tier for tier in self.parts.tiers}
         services = {service_name(t, s): run for t, tier in tiers.items() for s, run in tier.services.items()}
         programs: dict[str, Tier | Service] = {PROBER: self.parts.prober, ADMIN: self.parts.admin, **services, **tiers}
-        foreign: list[worker.Closable] = [self.loop, *self.control.foreign(), *self.listeners.foreign(name)]
+        foreign: list[worker.Closable] = [self.loop, self.notifier, *self.control.foreign()]
+        foreign += [self.listeners.activated, *self.listeners.foreign(name)]
         foreign += self.upgrading.foreign()
         foreign += [Descriptor(child.pidfd) for child in self.crew.children.values()]
         if self.admin is not None and name != ADMIN:
@@ -291,13 +299,19 @@ class Daemon:
         self.log.info("process ready", child=child.title, child_pid=child.pid)
         self.assignment.update(child.role.name)
         self.succeed(child)
+        self.look_whether_ready()
+
+    def look_whether_ready(self) -> None:
+        """Once every process works; at once where no process is wanted."""
         if not self.booted and self.crew.complete():
             self.booted = True
             self.log.info("ready", processes=len(self.crew.children))
+            self.notifier.ready(f"running generation {self.plane.generation}")
 
     def on_death(self, child: Child, death: Death) -> None:
         self.assignment.died(child)
         self.reloading.died(child)
+        self.holdings.died(child)
         if death.code == worker.BOOT_FAILURE and not self.booted and self.ending.stage is Stage.RUNNING:
             # Nothing has ever worked, and a successor would fail the same way: better to say so and end.
             self.log.critical("start failed", child=child.title)
@@ -305,6 +319,7 @@ class Daemon:
         self.ending.child_ended()
         self.dismiss()
         self.upgrading.look()
+        self.reap_orphans()
 
     def on_end(self) -> None:
         """The daemon is to end: what else is under way comes to nothing."""
@@ -344,6 +359,11 @@ class Daemon:
         except access.CannotLog as error:
             self.log.error("access log not made ready", reason=str(error))
 
+    def reap_orphans(self) -> None:
+        """SIGCHLD, and after each death: whoever has become our child without being forked by us."""
+        if count := orphans.reap(lambda pid: pid in self.crew.children or is_forked(pid)):
+            self.log.debug("orphans reaped", count=count)
+
     def beat(self) -> None:
         self.plane.beat(layout.SUPERVISOR, time.monotonic_ns())
 
@@ -372,5 +392,7 @@ class Daemon:
                     self.reloading.prepared(child, answer)
                 case Refused() as answer:
                     self.reloading.refused(child, answer)
+                case Holding() as answer:
+                    self.holdings.answered(child, answer)
                 case Swapped() as answer:
                     self.reloading.swapped(child, answer)

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.listeners import Listeners
 from supervisor.arbiter.loop import Loop
+from supervisor.arbiter.notify import Notifier
 from supervisor.ground.config import Config
 from supervisor.plane import layout
 from supervisor.plane.layout import ProcessState
@@ -45,6 +46,7 @@ class Ending:
     config: Callable[[], Config]
     tiers: Collection[str]
     begun: Callable[[], None]  # once, when the end begins
+    notifier: Notifier = attrs.Factory(Notifier)
     stage: Stage = attrs.field(default=Stage.RUNNING, init=False)
     code: int = attrs.field(default=0, init=False)
 
@@ -57,6 +59,7 @@ class Ending:
         self.log.info("draining", delay=float(delay), timeout=float(self.config().supervisor.drain_timeout))
         self.plane.set_state(layout.SUPERVISOR, ProcessState.DRAINING)
         self.stage = Stage.ANNOUNCED
+        self.notifier.stopping("draining", delay + self.config().supervisor.drain_timeout + LATE + AT_ONCE)
         if delay:
             self.loop.after(delay, self._drain)
         else:
@@ -69,6 +72,7 @@ class Ending:
             self.log.info("ending now")
             self.plane.set_state(layout.SUPERVISOR, ProcessState.DRAINING)
             self.stage = Stage.NOW
+            self.notifier.stopping("ending now", AT_ONCE)
             self._close()
             self._signal(self.crew.children, signal.SIGQUIT)
             self.loop.after(AT_ONCE, lambda: self._signal(self.crew.children, signal.SIGKILL))

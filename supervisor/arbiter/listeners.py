@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
+from supervisor.arbiter.activation import Activated
 from supervisor.arbiter.holder import holder
 from supervisor.ground.config import Bind
 from supervisor.ground.tier import ListenerSpec, Transport
@@ -52,6 +53,8 @@ class Listeners:
     """All open listeners."""
 
     slots: int = attrs.Factory(slot_count)
+    activated: Activated = attrs.Factory(Activated)
+    shared: set[str] = attrs.field(factory=set, init=False)  # rows whose slots are one socket
     _open: dict[Key, list[socket.socket]] = attrs.field(factory=dict, init=False)
 
     def open(self, keys: Iterable[Key]) -> dict[Key, list[socket.socket]]:
@@ -64,11 +67,20 @@ class Listeners:
         with contextlib.ExitStack() as stack:
             for key in keys:
                 if key not in self._open:
-                    opened[key] = self._again(key) or open_slots(key.row, key.spec, self.slots)
+                    opened[key] = self._again(key) or self._open_slots(key)
                     for sock in opened[key]:
                         stack.callback(sock.close)
             stack.pop_all()
         return opened
+
+    def _open_slots(self, key: Key) -> list[socket.socket]:
+        spec = key.spec
+        given = self.activated.find(spec.bind, spec.transport.value)[: self.slots]
+        if not given:
+            return open_slots(key.row, spec, self.slots)
+        sockets, alone = join(key.row, spec, given, self.slots)
+        (self.shared.add if alone else self.shared.discard)(key.row)
+        return sockets
 
     def _again(self, key: Key) -> list[socket.socket]:
         address = (key.spec.bind, key.spec.transport)
@@ -123,18 +135,10 @@ def open_slots(name: str, spec: ListenerSpec, count: int) -> list[socket.socket]
         with _socket(spec.bind, kind) as probe:
             _bind(probe, name, spec.bind, port, kind)
         for _ in range(count):
-            sock = _socket(spec.bind, kind)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if spec.transport is Transport.UDP:
-                for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                    sock.setsockopt(socket.SOL_SOCKET, option, DATAGRAM_BUFFER)
-            _bind(sock, name, spec.bind, port, kind)
-            port = sock.getsockname()[1]  # port 0: the first slot gets one, the others join it
-        if spec.transport is Transport.TCP:
-            # Only when all are bound: whoever connects meanwhile is refused, not queued on a slot that is then closed.
-            for sock in sockets:
-                sock.listen(spec.backlog)
+            sockets.append(_slot(name, spec, port))
+            port = sockets[0].getsockname()[1]  # port 0: the first slot gets one, the others join it
+        # Only when all are bound: whoever connects meanwhile is refused, not queued on a slot that is then closed.
+        _listen(sockets, spec)
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -142,8 +146,41 @@ def open_slots(name: str, spec: ListenerSpec, count: int) -> list[socket.socket]
     return sockets
 
 
-def open_plain(name: str, bind: Bind, backlog: int = 128) -> socket.socket:
+def join(name: str, spec: ListenerSpec, given: list[socket.socket], count: int) -> tuple[list[socket.socket], bool]:
+    """The sockets that a service manager gave, and as many beside them as make `count`; whether the kernel allowed none
+    beside them, and the slots are one socket. Raises CannotListen, and then none is left open."""
+    sockets = [*given]
+    try:
+        for sock in given:
+            # Whoever bound it may not have set this; a socket of the same user may join even then.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            while len(sockets) < count:
+                sockets.append(_slot(name, spec, spec.bind.port))
+        except CannotListen:
+            if spec.transport is Transport.UDP:
+                raise CannotListen(
+                    f"{name}: can't listen on {spec.bind} beside the socket that the service manager gave: its unit "
+                    f"needs ReusePort=yes, and the daemon the same user; or let the daemon open the port itself"
+                ) from None
+            for extra in sockets[len(given) :]:
+                extra.close()
+            del sockets[len(given) :]
+            sockets += [given[number % len(given)].dup() for number in range(len(given), count)]
+            _listen(sockets, spec)
+            return sockets, True
+        _listen(sockets, spec)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets, False
+
+
+def open_plain(name: str, bind: Bind, backlog: int = 128, activated: Activated | None = None) -> socket.socket:
     """One listening TCP socket that nobody shares (the admin's). Raises CannotListen."""
+    for given in () if activated is None else activated.find(bind, socket.SOCK_STREAM):
+        return given
     sock = _socket(bind, socket.SOCK_STREAM)
     try:
         _bind(sock, name, bind, bind.port, socket.SOCK_STREAM)
@@ -152,6 +189,26 @@ def open_plain(name: str, bind: Bind, backlog: int = 128) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _slot(name: str, spec: ListenerSpec, port: int) -> socket.socket:
+    """One of the sockets that share a port, bound. Raises CannotListen."""
+    sock = _socket(spec.bind, spec.transport.value)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if spec.transport is Transport.UDP:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, DATAGRAM_BUFFER)
+        _bind(sock, name, spec.bind, port, spec.transport.value)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _listen(sockets: Iterable[socket.socket], spec: ListenerSpec) -> None:
+    for sock in sockets if spec.transport is Transport.TCP else ():
+        sock.listen(spec.backlog)
 
 
 def _socket(bind: Bind, kind: int) -> socket.socket:

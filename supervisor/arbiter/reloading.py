@@ -23,6 +23,7 @@ from supervisor.arbiter.control import Reply
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.listeners import CannotListen, Key, Listeners, open_plain
 from supervisor.arbiter.loop import Loop, Timer
+from supervisor.arbiter.notify import Notifier
 from supervisor.arbiter.reload import PATIENCE, SWAP_PATIENCE, Outcome, Reload, Verdict
 from supervisor.arbiter.rows import Row, Rows, rows_of
 from supervisor.ground import cargo
@@ -37,7 +38,7 @@ from supervisor.plane.region import PlaneError
 FIRST_GENERATION = 1  # the configuration that the daemon started with
 
 # What the processes were born with, and nothing can hand them another of.
-_FIXED = ("user", "group", "control")
+_FIXED = ("user", "group", "control", "pid_file")
 
 
 class CannotReload(Exception):
@@ -93,6 +94,7 @@ class Reloading:
     shown_path: Path  # as the user named the file
     make_log: Callable[[Config], None]  # raises CannotLog
     committed: Callable[[Committed], None]
+    notifier: Notifier = attrs.Factory(Notifier)
     _state: Reload = attrs.field(factory=Reload, init=False)
     _step: Step | None = attrs.field(default=None, init=False)
     _swapping: Step | None = attrs.field(default=None, init=False)  # committed, not everywhere yet
@@ -125,7 +127,18 @@ class Reloading:
     def ask(self, reply: Reply | None = None) -> None:
         """A reload, please; the reply comes when it has ended."""
         if self._state.ask(reply):
+            self.notifier.reloading()
             self._begin()
+
+    @property
+    def active(self) -> bool:
+        """Whether one is under way."""
+        return self._state.active
+
+    def renewed(self, config: Config) -> None:
+        """The same configuration with other certificates, for those who are born from now on. Not while one is under
+        way."""
+        self.config = config
 
     def stop(self) -> None:
         """The daemon ends: what is under way comes to nothing."""
@@ -207,7 +220,7 @@ class Reloading:
             try:
                 admin, bind = None, new.supervisor.admin
                 if bind is not None and bind != old.supervisor.admin:
-                    admin = undo.enter_context(open_plain("supervisor.admin", bind))
+                    admin = undo.enter_context(open_plain("supervisor.admin", bind, activated=self.listeners.activated))
                 wanted = keys_of(new, self.tiers)
                 opened = self.listeners.open(wanted)
                 undo.callback(close, opened)
@@ -307,6 +320,10 @@ class Reloading:
             self.log.info("reloaded", changed=list(outcome.changed), generation=self.plane.generation)
         else:
             self.log.error("reload refused, nothing has changed", errors=list(outcome.errors))
+        if not again:
+            # Before anybody is answered: systemd takes a reload command's end for the end of the reload.
+            status = f"running generation {self.plane.generation}"
+            self.notifier.reloaded(status if outcome.ok else f"{status}; the last reload was refused")
         for reply in told:
             assert callable(reply)
             reply(outcome.answer())

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import attrs
 
-from supervisor.arbiter import access, control
-from supervisor.arbiter.estate import Estate, sockets_of
+from supervisor.arbiter import access, control, pidfile
+from supervisor.arbiter.activation import Activated
+from supervisor.arbiter.estate import Estate, activated_of, sockets_of
 from supervisor.arbiter.listeners import Listeners, open_plain
 from supervisor.arbiter.reloading import FIRST_GENERATION, keys_of
 from supervisor.arbiter.rows import Rows, rows_of
@@ -46,7 +47,7 @@ class Site:
 
 
 def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
-    """Raises CannotControl, CannotListen, CannotLog, PlaneError, OSError; then nothing is left open."""
+    """Raises CannotControl, CannotListen, CannotLog, CannotWrite, PlaneError, OSError; then nothing is left open."""
     raise_file_limit()
     identity = identity_of(config)
     path = config.directory / config.supervisor.control
@@ -64,12 +65,16 @@ def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
         plane.processes.enter_supervisor(os.getpid())
         plane.generation = FIRST_GENERATION
         plane.acknowledge(layout.SUPERVISOR, FIRST_GENERATION)
-        listeners = Listeners()
+        listeners = Listeners(activated=Activated.take(os.environ, os.getpid()))
+        undo.callback(listeners.activated.close)
         undo.callback(listeners.close_all)
         listeners.keep(listeners.open(keys_of(config, tiers)))
-        bind = config.supervisor.admin
-        admin = None if bind is None else undo.enter_context(open_plain("supervisor.admin", bind))
+        admin, bind = None, config.supervisor.admin
+        if bind is not None:
+            admin = undo.enter_context(open_plain("supervisor.admin", bind, activated=listeners.activated))
         access.give(config, identity)
+        if config.supervisor.pid_file is not None:
+            pidfile.write(config.directory / config.supervisor.pid_file)
         undo.pop_all()
     return Site(path, commands, plane, rows, listeners, admin, identity, wire)
 
@@ -83,7 +88,8 @@ def adopt_site(estate: Estate, config: Config, tiers: Sequence[Tier]) -> Site:
     # Other code may have named other rows: what is in the plane leaves as if a reload no longer named it.
     named = [(kind, name) for kind in Kind if kind is not Kind.TIER for name in plane.names(kind)]
     rows.changed(named, wanted, time.monotonic())
-    listeners = Listeners(estate.slots)
+    listeners = Listeners(estate.slots, activated_of(estate))
+    listeners.shared = {listener.key.row for listener in estate.listeners if listener.shared}
     keys = set(keys_of(config, tiers))
     held = {listener.key: sockets_of(listener) for listener in estate.listeners}
     listeners.keep(held)

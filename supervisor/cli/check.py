@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from supervisor.cli.exits import DONE, USAGE
 from supervisor.cli.tables import TABLES
-from supervisor.ground.config import Config, ConfigError, load, show_path
+from supervisor.ground.config import Config, ConfigError, Located, load, show_path
+from supervisor.ground.config.certificates import warnings
 from supervisor.ground.status import listener_names
 
 
@@ -20,11 +22,16 @@ def run(options: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         if options.json:
-            print(json.dumps({"ok": False, "problems": _problems(error)}))
+            print(json.dumps({"ok": False, "problems": _problems(error.problems)}))
         return USAGE
+    warned = [
+        Located(str(options.config), config.line(each.path), each.path, each.message) for each in warnings(config)
+    ]
+    for each in warned:
+        print(f"{each} (a warning)", file=sys.stderr)
     print(f"{options.config}: {summary(config)}", file=sys.stderr)
     if options.json:
-        print(json.dumps({"ok": True, "problems": []}))
+        print(json.dumps({"ok": True, "problems": [], "warnings": _problems(warned)}))
     return DONE
 
 
@@ -40,10 +47,10 @@ def summary(config: Config) -> str:
     return "ok: " + ", ".join(parts)
 
 
-def _problems(error: ConfigError) -> list[dict[str, Any]]:
+def _problems(problems: Iterable[Located]) -> list[dict[str, Any]]:
     return [
         {"file": each.file, "line": each.line, "key": show_path(each.path), "message": each.message}
-        for each in error.problems
+        for each in problems
     ]
 
 

@@ -86,6 +86,11 @@ def show(status: dict[str, Any], console: Console) -> None:
 def _sections(status: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], Iterable[Row]]]:
     yield "processes", ("process", "pid", "state", "generation", "heartbeat"), map(_process, status["processes"])
     yield (
+        "holding up a drain",
+        ("process", "what"),
+        ((answer["process"], line) for answer in status.get("holding", ()) for line in _held(answer)),
+    )
+    yield (
         "listeners",
         ("listener", "bind", "protocol", "polled by", "active", "accepted", "refused", "errors", "in", "out"),
         map(_listener, status["listeners"]),
@@ -115,6 +120,12 @@ def _sections(status: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], Iter
 def _process(process: dict[str, Any]) -> Row:
     name = f"{process['tier']} {process['number']}" if process["number"] else process["tier"]
     return name, process["pid"], _word(process["state"]), process["generation"], f"{process['heartbeat_age']:.1f}s"
+
+
+def _held(answer: dict[str, Any]) -> Iterator[str]:
+    yield from answer["holding"]
+    if (more := answer["left"] - len(answer["holding"])) > 0:
+        yield f"… and {more} more"
 
 
 def _listener(listener: dict[str, Any]) -> Row:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -15,6 +15,14 @@ def usable_cpus(root: Path = Path("/")) -> int:
     """At least 1. A quota of 1.5 CPUs counts as 2: the half is worth a worker."""
     cpus = len(os.sched_getaffinity(0))
     return max(1, min([cpus, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+def pin(number: int, allowed: Iterable[int]) -> int:
+    """Keep this process on one of the allowed CPUs: worker 1 on the first, worker 2 on the second, and round again."""
+    cpus = sorted(allowed)
+    cpu = cpus[(number - 1) % len(cpus)]
+    os.sched_setaffinity(0, {cpu})
+    return cpu
 
 
 def _quotas(root: Path) -> Iterator[float]:

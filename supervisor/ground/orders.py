@@ -57,10 +57,25 @@ class Abort:
     generation: int
 
 
+@message("renew")
+@attrs.frozen
+class Renew:
+    """Work with other contents of some files, in the attached cargo: certificates and keys by path. Valid, and not a
+    new generation: nothing else changes."""
+
+
 @message("reopen")
 @attrs.frozen
 class Reopen:
     """Open the log files anew."""
+
+
+@message("what-holds")
+@attrs.frozen
+class WhatHolds:
+    """Say what still holds your drain up: `Holding`."""
+
+    question: int
 
 
 # To the supervisor
@@ -105,5 +120,16 @@ class Refused:
     reasons: tuple[str, ...]
 
 
-FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Reopen)
+@message("holding")
+@attrs.frozen
+class Holding:
+    """What holds this process's drain up."""
+
+    question: int
+    count: int
+    lines: tuple[str, ...]  # the first `MAX_HELD_LINES`
+
+
+FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Renew, Reopen, WhatHolds)
+MAX_HELD_LINES, MAX_HELD_LINE = 40, 200  # lines, characters; JSON may take six bytes for one, a message has 60 KiB
 MAX_REASON = 2000  # characters of a reason; a message is bounded, and a person reads it

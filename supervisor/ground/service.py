@@ -58,6 +58,9 @@ class ServiceRuntime:
         self._again = True
         self._scope.cancel()
 
+    def renew(self, config: Config) -> None:
+        """A service ends no TLS."""
+
     def receive(self, message: Any, descriptors: Iterable[int]) -> None:
         """A service has no messages; what came by mistake is closed."""
         close_all(descriptors)

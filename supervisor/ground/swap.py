@@ -16,6 +16,7 @@ import attrs
 
 from supervisor.ground import cargo, log
 from supervisor.ground.config import Config
+from supervisor.ground.config.certificates import with_files
 from supervisor.ground.orders import MAX_REASON, Prepare, Prepared, Refused, Sockets, Swapped
 from supervisor.ground.polling import Polling
 from supervisor.ground.tier import Runtime, Worker
@@ -84,6 +85,20 @@ class Swap:
         self.polling.add(self._take_arrived(pending.generation))
         self.polling.look()
         worker.mailbox.send(SUPERVISOR, Swapped(pending.generation))
+
+    def renew(self, fds: Sequence[int]) -> None:
+        """Renewed certificates, beside any reload. Whatever goes wrong leaves the old ones at work."""
+        self.catch_up()
+        worker = self.worker
+        try:
+            config = with_files(worker.config, cargo.unpack(fds[0]))
+            self.runtime.renew(config)
+            worker.config = config
+        except Exception:
+            worker.log.error("certificates not renewed", reason=traceback.format_exc())
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def abort(self, generation: int) -> None:
         """Nothing comes of it: the plane says again what runs here."""

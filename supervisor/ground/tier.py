@@ -77,6 +77,9 @@ class Runtime(Protocol):
     def commit(self, prepared: Any) -> None:
         """Swap to what `prepare` returned. Must not fail."""
 
+    def renew(self, config: Config) -> None:
+        """Certificates have been renewed: `config` is what runs, with other contents of their files."""
+
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
         """A message over the wire that is of this tier's own kinds. The descriptors are now ours to close."""
 

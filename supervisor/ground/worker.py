@@ -25,20 +25,26 @@ import trio
 
 from supervisor.ground import log, privileges
 from supervisor.ground.config import Config
+from supervisor.ground.cpus import pin
 from supervisor.ground.lane import Lane, Session
 from supervisor.ground.log import AccessLog
 from supervisor.ground.orders import (
     FROM_SUPERVISOR,
+    MAX_HELD_LINE,
+    MAX_HELD_LINES,
     Abort,
     Commit,
+    Holding,
     Prepare,
     Prepared,
     Ready,
     Refused,
     Released,
+    Renew,
     Reopen,
     Slots,
     Sockets,
+    WhatHolds,
 )
 from supervisor.ground.polling import Polling
 from supervisor.ground.pools import Pools
@@ -118,6 +124,7 @@ class Process:
         self.log = log.logger(process=birth.title, pid=os.getpid())
         self.over = trio.Event()
         self.draining = False
+        self.pinned = False
         self.access = AccessLog("off")
         self.failure: Exception | None = None
         self._crashes: list[float] = []
@@ -131,6 +138,7 @@ class Process:
         signal.set_wakeup_fd(-1)  # the supervisor's: a signal here must not wake it there
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the supervisor's, too
         for number in _ENDING:
             signal.signal(number, lambda *_: os._exit(DONE))  # nothing has begun that would have to end in order
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -147,6 +155,7 @@ class Process:
         privileges.follow(birth.supervisor)
         # What the fork brought along lives as long as the process: looking at it again and again costs a tenth of the
         # CPU, and writing its reference counts would copy the pages that all processes share.
+        self.choose_cpu(birth.config)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
@@ -160,6 +169,22 @@ class Process:
             self.log.error("access log not opened", target=str(target), reason=error.strerror)
             self.access = AccessLog("off", self.log)
             self.access.target = target
+
+    def choose_cpu(self, config: Config) -> None:
+        """As `pin_workers` says, if it has changed: a worker keeps to one CPU; what exists once runs where there is
+        room."""
+        number, wanted = self.birth.number, config.supervisor.pin_workers
+        if not number or wanted is self.pinned:
+            return
+        self.pinned = wanted
+        try:
+            allowed = os.sched_getaffinity(self.birth.supervisor)
+            if wanted:
+                pin(number, allowed)
+            else:
+                os.sched_setaffinity(0, allowed)
+        except OSError as error:
+            self.log.warning("CPU not chosen", reason=error.strerror)
 
     # -- the one trio.run
 
@@ -237,6 +262,7 @@ class Process:
             cells[mine + layout.Tier.LOG_DROPPED] = self.access.lost
             cells[mine + layout.Tier.ERRORS] = self._crashed
             self.swap.catch_up()
+            self.choose_cpu(self.worker.config)
             if not self.draining:
                 self.read_letters()  # what a slot's last owner sends stands before the cell that names us
                 self.polling.look()
@@ -299,7 +325,7 @@ class Process:
     def follow(self, letter: Letter) -> None:
         """An order, if it is the supervisor's."""
         order = letter.message
-        answer: Released | Prepared | Refused | None = None
+        answer: Released | Prepared | Refused | Holding | None = None
         if letter.sender_pid != self.birth.supervisor:
             self.log.error("order from a stranger", order=type(order).__name__, sender=letter.sender_pid)
             close_all(letter.fds)
@@ -318,6 +344,12 @@ class Process:
                 self.swap.catch_up()
             case Abort(generation):
                 self.swap.abort(generation)
+            case Renew():
+                self.swap.renew(letter.fds)
+            case WhatHolds(question):
+                lines = self.runtime.holding()
+                shown = tuple(line[:MAX_HELD_LINE] for line in lines[:MAX_HELD_LINES])
+                answer = Holding(question, len(lines), shown)
             case Reopen():
                 self.access.reopen()
         if answer is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.tunnel import IDLE_SECONDS, tunnel
+from gateway.tunnel import FAREWELL_SECONDS, IDLE_SECONDS, Farewell, tunnel
 from supervisor.ground.lane import Overdue
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 
@@ -17,17 +17,24 @@ class Joined:
         self.result: BaseException | None = None
         self.over = False
         self.moved = [0, 0]
+        self.farewell = Farewell()
 
         async def session(a: MemoryConn, b: MemoryConn) -> None:
             try:
-                await tunnel(self.lane.current, a, b, from_client, from_server, self.count)
+                await tunnel(self.lane.current, a, b, from_client, from_server, self.count, self.farewell)
             except (OSError, Overdue) as error:
                 self.result = error
             self.over = True
             a.close()
             b.close()
 
-        self.lane.spawn(session(near, there))
+        self.session = self.lane.spawn(session(near, there))
+        self.lane.run()
+
+    def part(self) -> None:
+        """As a drain does."""
+        self.farewell.asked = True
+        self.lane.wake(self.session)
         self.lane.run()
 
     def count(self, up: int, down: int) -> None:
@@ -84,4 +91,60 @@ def test_silence_ends_it_and_every_byte_puts_that_off() -> None:
     joined.lane.advance(IDLE_SECONDS - 10)
     assert not joined.over
     joined.lane.advance(20)
+    assert isinstance(joined.result, Overdue)
+
+
+# -- the farewell of a drain
+
+TEXT = b"\x81\x05hello"
+GOING_AWAY = b"\x88\x02\x03\xe9"
+
+
+def test_between_two_frames_the_client_is_told_at_once_and_hears_no_frame_after_it() -> None:
+    joined = Joined(b"", TEXT)
+    joined.part()
+    joined.lane.feed(joined.server, TEXT)
+    assert joined.client.take() == TEXT + GOING_AWAY
+    echo = b"\x88\x82abcd\x62\x8b"
+    joined.lane.feed(joined.client, echo)
+    assert joined.server.take() == echo
+    joined.server.close()
+    joined.lane.run()
+    assert joined.client.at_end
+    joined.client.close()
+    joined.lane.run()
+    assert joined.over
+    assert joined.result is None
+
+
+def test_within_a_frame_its_end_is_waited_for() -> None:
+    for cut in range(1, len(TEXT)):
+        joined = Joined()
+        joined.lane.feed(joined.server, TEXT + TEXT[:cut])
+        joined.part()
+        assert joined.client.take() == TEXT + TEXT[:cut]
+        joined.lane.feed(joined.server, TEXT[cut:] + TEXT)
+        assert joined.client.take() == TEXT[cut:] + GOING_AWAY
+
+
+def test_a_server_that_closes_by_itself_is_not_interrupted() -> None:
+    joined = Joined(b"", b"\x88\x02\x03\xe8")
+    joined.part()
+    assert joined.client.take() == b"\x88\x02\x03\xe8"
+
+
+def test_what_is_no_websocket_is_left_as_it_is() -> None:
+    joined = Joined(b"", b"hello")
+    joined.part()
+    joined.lane.feed(joined.server, b"world")
+    assert joined.client.take() == b"helloworld"
+
+
+def test_a_client_that_does_not_answer_has_ten_seconds() -> None:
+    joined = Joined()
+    joined.part()
+    joined.lane.advance(FAREWELL_SECONDS - 1)
+    joined.lane.feed(joined.client, b"\x81\x80abcd")
+    assert not joined.over
+    joined.lane.advance(2)
     assert isinstance(joined.result, Overdue)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import ssl
 import threading
 import time
 from collections import Counter
@@ -108,6 +109,45 @@ def test_a_reload_swaps_certificates_under_running_workers(
             with Client(f"127.0.0.1:{port}", authorities["new"]) as client:
                 assert client.get("/").status == 200
         assert kept.get("/").status == 200
+
+
+def test_certificates_that_change_on_disk_are_served_without_a_reload_and_bad_ones_never(
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port, tmp_path: Path
+) -> None:
+    port, address = free_tcp_port(), http_backend("a").address
+    old = write_certificate(tmp_path)
+    pair = f'{{ cert = "{old.cert}", key = "{old.key}" }}'
+    running = daemon(configuration(port, address, listener=f"tls = {{ certificates = [{pair}] }}"))
+    workers = running.pids("gateway")
+    before = trusting(old.authority)
+    with Client(f"127.0.0.1:{port}", before) as kept:
+        assert kept.get("/").status == 200
+        old.cert.write_bytes(b"rubbish")
+        until(lambda: running.metric("portway_tier_certificates_refused_total"), "the bad pair to be noticed", 15)
+        with Client(f"127.0.0.1:{port}", before) as client:
+            assert client.get("/").status == 200
+        after = trusting(write_certificate(tmp_path).authority)
+        until(lambda: running.metric("portway_tier_certificates_renewed_total"), "the new pair to be noticed", 15)
+
+        def served() -> bool:
+            try:
+                with Client(f"127.0.0.1:{port}", after) as client:
+                    return client.get("/").status == 200
+            except ssl.SSLCertVerificationError:
+                return False
+
+        until(served, "the new certificate", 5)
+        for _ in range(8):
+            assert served(), "by every worker"
+        assert kept.get("/").status == 200
+        os.kill(workers[0], signal.SIGKILL)
+        until(lambda: succeeded(running, workers[0]), "a successor", 10)
+        for _ in range(8):
+            assert served(), "by a successor, too"
+    assert running.status()["portway"]["generation"] == 1
+    assert running.command("reload").err.strip() == "portway: reloaded; nothing has changed"
+    (line,) = [line for line in running.lines() if line["event"].startswith("certificate not taken")]
+    assert "not a PEM certificate" in line["reason"]
 
 
 def test_a_drain_lets_what_runs_finish(daemon: Start, http_backend: BackendMaker, free_tcp_port: Port) -> None:

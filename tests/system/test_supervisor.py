@@ -314,6 +314,55 @@ def test_a_drain_that_takes_too_long_is_cut_and_says_what_held_it(start: Callabl
     assert line["holding"] == ["connection 0"]
 
 
+def test_what_holds_a_drain_up_is_in_the_status(start: Callable[..., Supervised], port: int) -> None:
+    daemon = start(config(port)).ready()
+    assert daemon.status()["holding"] == []
+    with contextlib.ExitStack() as stack:
+        visitors = [stack.enter_context(Visitor(port)) for _ in range(100)]
+        daemon.send(signal.SIGTERM)
+        until(lambda: len(daemon.status()["holding"]) == 2, "the workers to say what holds them")
+        for answer in daemon.status()["holding"]:
+            assert answer["left"] == sum(visitor.pid == answer["pid"] for visitor in visitors)
+            assert len(answer["holding"]) == min(40, answer["left"])
+            assert answer["holding"][0] == "connection 0"
+        os.kill(visitors[0].pid, signal.SIGSTOP)
+        assert len(daemon.status()["holding"]) == 1, "who hangs is not waited for"
+        os.kill(visitors[0].pid, signal.SIGCONT)
+    assert daemon.wait() == 0
+
+
+def test_workers_drain_when_the_supervisor_is_killed_and_nothing_is_left(
+    start: Callable[..., Supervised], port: int, free_tcp_port: Callable[[], int]
+) -> None:
+    admin = free_tcp_port()
+    text = config(port, supervisor=f'admin = "127.0.0.1:{admin}"', more='[pools.p]\nservers = ["127.0.0.1:1"]\n')
+    daemon = start(text).ready()
+    with Visitor(port) as visitor:
+        daemon.send(signal.SIGKILL)
+        daemon.process.wait(10)
+
+        def refused() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        until(refused, "the port to be closed")
+        until(lambda: {process.pid for process in daemon.left()} == {visitor.pid}, "all others to have ended")
+        assert visitor.echo(b"still\n") == b"still\n", "what runs goes on"
+    assert daemon.wait(10) == -signal.SIGKILL
+    assert daemon.left() == []
+
+
+def test_the_drain_after_the_supervisor_s_death_has_its_end_too(start: Callable[..., Supervised], port: int) -> None:
+    daemon = start(config(port).replace('"10s"', '"500ms"')).ready()
+    with Visitor(port):
+        daemon.send(signal.SIGKILL)
+        assert daemon.wait(10) == -signal.SIGKILL
+    assert [line["holding"] for line in daemon.lines("drain timeout")] == [["connection 0"]]
+
+
 def test_a_drain_delay_goes_on_serving(start: Callable[..., Supervised], port: int) -> None:
     daemon = start(config(port, supervisor='drain_delay = "700ms"')).ready()
     daemon.send(signal.SIGTERM)

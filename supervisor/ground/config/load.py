@@ -49,6 +49,10 @@ class Config:
         own = getattr(self.tiers[tier], "workers", None)
         return worker_count(self.supervisor.workers if own is None else own)
 
+    def problems(self) -> list[Problem]:
+        """What its tables say of it, once more: for one that was made from another, and not from a file."""
+        return check({"supervisor": self.supervisor, "log": self.log, "pools": self.pools, **self.tiers}, self, ())
+
     def line(self, path: Path) -> int:
         """The line (from 1) of a key, or of the nearest table around it."""
         return nearest_line(self.lines, path)

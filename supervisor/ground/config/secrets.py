@@ -7,6 +7,7 @@ hold is hidden from repr, and with it from logs and status.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -97,6 +98,13 @@ def resolve(raw: str, place: Place) -> FilePath:
     return place.directory / raw
 
 
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a user without a name, as in containers
+        return f"user {os.geteuid()}"
+
+
 def read_file(path: FilePath) -> bytes:
     """All of a regular file. Raises ValueError with the reason: the message names the path, never the contents."""
     try:
@@ -106,6 +114,9 @@ def read_file(path: FilePath) -> bytes:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ValueError(f"{path} is not a regular file")
             data = file.read(MAX_FILE + 1)
+    except PermissionError as error:
+        who = f"it is read by the user who starts the daemon, now {_user()}"
+        raise ValueError(f"{path} cannot be read: {error.strerror}; {who}") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if len(data) > MAX_FILE:

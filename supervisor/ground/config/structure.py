@@ -194,7 +194,7 @@ def check(root: Any, config: Any, found: Iterable[Problem]) -> list[Problem]:
     earlier = [*found]
     known = {problem.path for problem in earlier}
     problems: list[Problem] = []
-    for path, table in _tables(root, ()):
+    for path, table in tables(root, ()):
         hook = getattr(table, "problems", None)
         if hook is None:
             continue
@@ -209,17 +209,18 @@ def check(root: Any, config: Any, found: Iterable[Problem]) -> list[Problem]:
     return problems
 
 
-def _tables(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+def tables(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Every table under a value, with its key path."""
     if shapes.is_table(type(value)):
         yield path, value
         for name, _, attribute in shapes.fields(type(value)):
-            yield from _tables(getattr(value, attribute.name, None), (*path, name))
+            yield from tables(getattr(value, attribute.name, None), (*path, name))
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _tables(item, (*path, name))
+            yield from tables(item, (*path, name))
     elif isinstance(value, tuple):
         for number, item in enumerate(value):
-            yield from _tables(item, (*path, number))
+            yield from tables(item, (*path, number))
 
 
 def _build(table: Any, values: dict[str, Any]) -> Any:

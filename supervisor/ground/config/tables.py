@@ -44,6 +44,8 @@ class SupervisorTable:
     control: FilePath = FilePath("portway.sock")
     drain_timeout: Duration = Duration(60)
     drain_delay: Duration = Duration(0)
+    pin_workers: bool = False
+    pid_file: FilePath | None = None
     pop: str = ""
     user: str | None = None
     group: str | None = None

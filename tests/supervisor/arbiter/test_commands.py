@@ -28,6 +28,11 @@ class FakeReloading:
         self.asked.append(reply)
 
 
+class FakeHoldings:
+    def ask(self, told: Any) -> None:
+        told([])
+
+
 @pytest.fixture
 def plane() -> Iterator[Plane]:
     plane = Plane.create()
@@ -39,7 +44,10 @@ def plane() -> Iterator[Plane]:
 @pytest.fixture
 def commands(plane: Plane) -> Commands:
     reloading: Any = FakeReloading()
-    return Commands(plane, reloading, lambda request, reply: reply({"ok": True, "upgraded": True}), logger())
+    nobody: Any = FakeHoldings()
+    return Commands(
+        plane, reloading, logger(), nobody, lambda request, reply: reply({"ok": True, "upgraded": True})
+    )
 
 
 def ask(commands: Commands, name: str, **request: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.ground.cpus import usable_cpus
+from supervisor.ground.cpus import pin, usable_cpus
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +48,10 @@ def test_version_1_has_its_own_files(tmp_path: Path) -> None:
     write(tmp_path / "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "300000\n")
     write(tmp_path / "sys/fs/cgroup/cpu/x/cpu.cfs_period_us", "100000\n")
     assert usable_cpus(tmp_path) == 3
+
+
+def test_workers_take_the_allowed_cpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: taken.append(cpus))
+    assert [pin(number, {7, 2, 5}) for number in range(1, 5)] == [2, 5, 7, 2]
+    assert taken == [{2}, {5}, {7}, {2}]

@@ -1,0 +1,84 @@
+"""Certificates as a configuration names them, for whatever tier: the pair, what to warn of, and other contents for it.
+
+Whether a pair can be used at all is the `problems` of the table that holds it; here is what works and soon will not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path as FilePath
+from typing import Any
+
+import attrs
+
+from .problems import Path, Problem
+from .secrets import File
+from .structure import tables
+
+EXPIRES_SOON = timedelta(days=30)  # what public authorities leave for a renewal that has failed
+
+
+@attrs.frozen(kw_only=True)
+class CertificateTable:
+    """A certificate chain and its private key, PEM."""
+
+    cert: File
+    key: File
+
+    def warnings(self, now: datetime) -> Iterable[Problem]:
+        """Of a pair that can be used."""
+        from cryptography import x509  # here: OpenSSL is loaded only where TLS is asked for
+
+        try:
+            leaf = x509.load_pem_x509_certificate(self.cert.data)
+        except ValueError:
+            return  # a problem, and told as such
+        begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        if ends <= now:
+            yield Problem(("cert",), f"the certificate has expired, on {ends:%Y-%m-%d}")
+        elif begins > now:
+            yield Problem(("cert",), f"the certificate is not valid before {begins:%Y-%m-%d}")
+        elif ends - now < EXPIRES_SOON:
+            days = (ends - now).days
+            left = f"in {days} days" if days > 1 else "in a day" if days else "within a day"
+            yield Problem(("cert",), f"the certificate expires {left}, on {ends:%Y-%m-%d}")
+
+
+def certificates(config: Any) -> Iterator[tuple[Path, CertificateTable]]:
+    """Every pair of a configuration, with its key path."""
+    for path, table in tables(config.tiers, ()):
+        if isinstance(table, CertificateTable):
+            yield path, table
+
+
+def warnings(config: Any, now: datetime | None = None) -> list[Problem]:
+    """What all the pairs of a configuration are to be warned of."""
+    at = datetime.now(UTC) if now is None else now
+    return [
+        Problem((*path, *problem.path), problem.message)
+        for path, table in certificates(config)
+        for problem in table.warnings(at)
+    ]
+
+
+def with_files(config: Any, files: Mapping[FilePath, bytes]) -> Any:
+    """The same configuration, with other contents of these files; equal parts stay the same objects."""
+    return attrs.evolve(config, tiers=_with_files(config.tiers, files))
+
+
+def _with_files(value: Any, files: Mapping[FilePath, bytes]) -> Any:
+    if isinstance(value, File):
+        data = files.get(value.path, value.data)
+        return value if data == value.data else attrs.evolve(value, data=data)
+    if isinstance(value, Mapping):
+        mapped = {name: _with_files(item, files) for name, item in value.items()}
+        return value if all(mapped[name] is value[name] for name in value) else mapped
+    if isinstance(value, tuple):
+        items = tuple(_with_files(item, files) for item in value)
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
+    if attrs.has(type(value)):
+        fields = {field.name: getattr(value, field.name) for field in attrs.fields(type(value)) if field.init}
+        changed = {name: new for name, old in fields.items() if (new := _with_files(old, files)) is not old}
+        return attrs.evolve(value, **{name.lstrip("_"): new for name, new in changed.items()}) if changed else value
+    return value

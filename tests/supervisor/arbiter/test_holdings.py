@@ -1,0 +1,110 @@
+"""What holds a drain up: asked of those who drain, answered in time or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import pytest
+
+from supervisor.arbiter.holdings import Holdings
+from supervisor.ground.orders import Holding, WhatHolds
+from supervisor.plane.layout import ProcessState
+from supervisor.plane.memory import Plane
+
+
+@attrs.define(eq=False)
+class FakeLoop:
+    functions: list[Callable[[], None]] = attrs.Factory(list)
+
+    def after(self, seconds: float, function: Callable[[], None]) -> Any:
+        self.functions.append(function)
+
+        @attrs.define
+        class Timer:
+            cancel: Callable[[], None]
+
+        return Timer(lambda: self.functions.remove(function) if function in self.functions else None)
+
+
+@attrs.define(eq=False)
+class FakeChild:
+    pid: int
+    column: int
+    title: str
+
+
+@attrs.define(eq=False)
+class FakeCrew:
+    children: dict[int, FakeChild]
+    asked: list[tuple[int, int]] = attrs.Factory(list)
+
+    def tell(self, child: FakeChild, order: WhatHolds) -> None:
+        self.asked.append((child.pid, order.question))
+
+
+@attrs.define(eq=False)
+class Scene:
+    holdings: Holdings
+    loop: FakeLoop
+    crew: FakeCrew
+    plane: Plane
+    told: list[Sequence[dict[str, Any]]] = attrs.Factory(list)
+
+    def drain(self, *pids: int) -> None:
+        for pid in pids:
+            self.plane.set_state(self.crew.children[pid].column, ProcessState.DRAINING)
+
+    def answer(self, pid: int, question: int = 1, *lines: str) -> None:
+        child: Any = self.crew.children[pid]
+        self.holdings.answered(child, Holding(question, len(lines), lines))
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    plane = Plane.create()
+    children = {}
+    for number in (1, 2, 3):
+        column = plane.claim_column("web", number)
+        plane.started(column, number)
+        children[number] = FakeChild(number, column, f"web {number}/3")
+    loop: Any = FakeLoop()
+    crew: Any = FakeCrew(children)
+    yield Scene(Holdings(loop, plane, crew), loop, crew, plane)
+    plane.close()
+
+
+def test_with_nobody_draining_nobody_is_asked(scene: Scene) -> None:
+    scene.holdings.ask(scene.told.append)
+    assert scene.told == [[]]
+    assert scene.crew.asked == []
+
+
+def test_the_answer_comes_when_all_have_answered_or_died(scene: Scene) -> None:
+    scene.drain(1, 2, 3)
+    scene.holdings.ask(scene.told.append)
+    assert scene.crew.asked == [(1, 1), (2, 1), (3, 1)]
+    scene.answer(2, 1, "a", "b")
+    scene.answer(2, 1, "again")
+    gone: Any = scene.crew.children[3]
+    scene.holdings.died(gone)
+    assert scene.told == []
+    scene.answer(1)
+    assert scene.told == [
+        [
+            {"process": "web 1/3", "pid": 1, "left": 0, "holding": []},
+            {"process": "web 2/3", "pid": 2, "left": 2, "holding": ["a", "b"]},
+        ]
+    ]
+    assert scene.loop.functions == []
+
+
+def test_who_does_not_answer_in_time_is_left_out(scene: Scene) -> None:
+    scene.drain(1, 2)
+    scene.holdings.ask(scene.told.append)
+    scene.answer(1, 1, "a")
+    scene.loop.functions[0]()
+    assert [[answer["pid"] for answer in told] for told in scene.told] == [[1]]
+    scene.answer(2, 1, "late")
+    assert len(scene.told) == 1
