@@ -282,7 +282,6 @@ class Daemon:
         for child in self.crew.predecessors():
             if child.role == successor.role and not successor.predecessor:
                 self.retire(child)
-        self.upgrading.look()
 
     def dismiss(self) -> None:
         """TERM to those who are to go and poll nothing any more."""
@@ -307,6 +306,7 @@ class Daemon:
             self.booted = True
             self.log.info("ready", processes=len(self.crew.children))
             self.notifier.ready(f"running generation {self.plane.generation}")
+        self.upgrading.look()
 
     def on_death(self, child: Child, death: Death) -> None:
         self.assignment.died(child)

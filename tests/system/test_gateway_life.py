@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -165,6 +166,52 @@ def test_a_drain_lets_what_runs_finish(daemon: Start, http_backend: BackendMaker
         assert busy.recv(1) == b""
         assert silent.recv(1) == b""
     running.stop()
+
+
+def test_websockets_are_told_to_go_elsewhere_while_health_checks_have_noticed_first(
+    daemon: Start, free_tcp_port: Port
+) -> None:
+    port = free_tcp_port()
+    text, half = b"\x81\x05hello", b"\x81\x05hel"
+    closed: list[bytes] = []
+    goes_on = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        conn, _ = server.accept()
+        with conn:
+            read_until(conn, b"\r\n\r\n")
+            head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+            conn.sendall(head + text + half)
+            goes_on.wait(20)
+            conn.sendall(b"lo")
+            while data := conn.recv(1000):
+                closed.append(data)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with server:
+        settings = configuration(port, f"127.0.0.1:{server.getsockname()[1]}")
+        running = daemon(settings.replace("[supervisor]", '[supervisor]\ndrain_delay = "1s"'))
+        with connect(f"127.0.0.1:{port}") as sock:
+            sock.sendall(b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            read_until(sock, text + half)
+            running.send(signal.SIGTERM)
+            until(lambda: not running.healthy(), "the health to turn", 5)
+            with connect(f"127.0.0.1:{port}"):
+                pass  # still accepted
+            until(lambda: running.command("status").out.count("websocket web 127.0.0.1 at work") == 1, "the status", 10)
+            sock.settimeout(3)
+            goes_on.set()
+            assert read_until(sock, b"\xe9") == b"lo\x88\x02\x03\xe9", "the frame's end, then 1001"
+            answer = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
+            sock.sendall(answer)
+            until(lambda: closed == [answer], "the answer at the server", 5)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        thread.join(10)
+        running.stop()
+    assert not [line for line in running.lines() if line["event"] == "drain timeout"]
 
 
 def succeeded(running: Daemon, victim: int) -> bool:
