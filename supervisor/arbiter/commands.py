@@ -26,9 +26,9 @@ class Commands:
 
     plane: Plane
     reloading: Reloading
-    upgrade: Command
     log: FilteringBoundLogger
     holdings: Holdings
+    upgrade: Command
 
     def table(self) -> dict[str, Command]:
         """By name."""

@@ -19,7 +19,6 @@ import attrs
 import setproctitle
 
 from supervisor.arbiter import access, leap, orphans, pidfile
-from supervisor.arbiter import estate as estates
 from supervisor.arbiter.advice import advice
 from supervisor.arbiter.assignment import Assignment
 from supervisor.arbiter.certificates import Certificates
@@ -38,9 +37,9 @@ from supervisor.arbiter.rehearsal import rehearse
 from supervisor.arbiter.reloading import Committed, Reloading
 from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
 from supervisor.arbiter.site import Site, adopt_site, open_site
-from supervisor.arbiter.succession import leave, take_over
+from supervisor.arbiter.succession import inherit, leave, take_over
 from supervisor.arbiter.upgrading import Upgrading
-from supervisor.ground import cargo, log, worker
+from supervisor.ground import log, worker
 from supervisor.ground.config import Config, ConfigError, load
 from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, Reopen, Swapped
 from supervisor.ground.service import Service
@@ -81,7 +80,10 @@ def run(path: Path, parts: Parts) -> int:
         document, report = map(int, numbers)
         return rehearse(path, parts.tiers, lambda: parts.load(path), document, report)
     if role == "adopt":
-        return adopt(path, parts, int(numbers[0]))
+        # What is raised before all is adopted is held up by `holdfast`.
+        estate, config = inherit(int(numbers[0]))
+        log.configure(config.log)
+        return Daemon(path, config, parts, adopt_site(estate, config, parts.tiers)).run()
     try:
         config = parts.load(path)
     except ConfigError as error:
@@ -94,15 +96,6 @@ def run(path: Path, parts: Parts) -> int:
         print(f"portway: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
         return FAILED
     return Daemon(path, config, parts, site).run()
-
-
-def adopt(path: Path, parts: Parts, document: int) -> int:
-    """Go on where the code before has left off. What is raised before all is adopted is held up by `holdfast`."""
-    estate = estates.read(document)
-    assert estate.config is not None, "rehearsed"
-    config: Config = cargo.unpack(estate.config)
-    log.configure(config.log)
-    return Daemon(path, config, parts, adopt_site(estate, config, parts.tiers)).run()
 
 
 class Daemon:
@@ -159,13 +152,16 @@ class Daemon:
             crew=self.crew,
             reloading=self.reloading,
             log=self.log,
+            notifier=self.notifier,
             command=leap.own_command() if self.estate is None else self.estate.command,
             leave=lambda: leave(self),
             descriptor=lambda reply: self.control.descriptor(reply),
+            started=lambda: self.booted,
             running=lambda: self.ending.stage is Stage.RUNNING,
         )
+        self.holdings = Holdings(loop, self.plane, self.crew)
         commands = Commands(
-            self.plane, self.reloading, lambda request, reply: self.upgrading.ask(reply), self.log, self.holdings
+            self.plane, self.reloading, self.log, self.holdings, lambda request, reply: self.upgrading.ask(reply)
         ).table()
         self.control = Control(loop, site.control_path, site.control, commands, self.log)
         self.adjustments: dict[str, int] = {}
@@ -208,9 +204,10 @@ class Daemon:
                 signal.SIGCHLD: self.reap_orphans,
             }
         )
-        self.notifier.send("STATUS=starting")
         if self.estate is not None:
             take_over(self, self.estate)
+        else:
+            self.notifier.send("STATUS=starting")
         self.crew.settle(self.wanted())
         self.look_whether_ready()
         try:
@@ -286,7 +283,6 @@ class Daemon:
         for child in self.crew.predecessors():
             if child.role == successor.role and not successor.predecessor:
                 self.retire(child)
-        self.upgrading.look()
 
     def dismiss(self) -> None:
         """TERM to those who are to go and poll nothing any more."""
@@ -311,6 +307,7 @@ class Daemon:
             self.booted = True
             self.log.info("ready", processes=len(self.crew.children))
             self.notifier.ready(f"running generation {self.plane.generation}")
+        self.upgrading.look()
 
     def on_death(self, child: Child, death: Death) -> None:
         self.assignment.died(child)
@@ -322,8 +319,8 @@ class Daemon:
             self.ending.at_once(FAILED)
         self.ending.child_ended()
         self.dismiss()
-        self.reap_orphans()
         self.upgrading.look()
+        self.reap_orphans()
 
     def on_end(self) -> None:
         """The daemon is to end: what else is under way comes to nothing."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 from cattrs.preconf.json import make_converter
 
+from supervisor.arbiter.activation import Activated
 from supervisor.arbiter.listeners import Key
 from supervisor.ground.cargo import ADD_SEALS, SEALED
 from supervisor.ground.config import Bind
@@ -43,6 +44,7 @@ class HeldListener:
     sockets: tuple[int, ...]
     homes: tuple[int, ...] = ()  # by slot: worker numbers
     holders: tuple[int, ...] = ()  # by slot: columns that may poll it, 0 for none
+    shared: bool = False  # its slots are one socket
 
     @classmethod
     def of(cls, key: Key, sockets: tuple[int, ...]) -> HeldListener:
@@ -91,6 +93,8 @@ class Estate:
     step: int = 0  # of the owner cells
     asked: Mapping[int, int] = attrs.Factory(dict)  # column -> the step that it is to have seen
     adjustments: Mapping[str, int] = attrs.Factory(dict)  # TTIN, TTOU
+    activated: tuple[int, ...] = ()  # what a service manager has opened
+    pid_file: str | None = None
     config: int | None = None  # the cargo that the rehearsal has packed
     askers: tuple[int, ...] = ()  # clients of the control socket that wait for the upgrade's end
     reload: bool = False  # one was asked for meanwhile
@@ -117,6 +121,7 @@ class Estate:
             yield self.admin
         for listener in self.listeners:
             yield from listener.sockets
+        yield from self.activated
 
 
 def write(estate: Estate) -> int:
@@ -154,3 +159,8 @@ def listener_from(words: object, sockets: Sequence[int]) -> HeldListener:
 def sockets_of(listener: HeldListener) -> list[socket.socket]:
     """The sockets behind the numbers; from now on they are theirs."""
     return [socket.socket(fileno=fd) for fd in listener.sockets]
+
+
+def activated_of(estate: Estate) -> Activated:
+    """What a service manager has opened; the sockets are now theirs."""
+    return Activated([socket.socket(fileno=fd) for fd in estate.activated])

@@ -21,13 +21,13 @@ import attrs
 
 from supervisor.arbiter import access
 from supervisor.arbiter.children import Death, fork
-from supervisor.arbiter.estate import Estate, HeldListener, UnreadableEstate, read, sockets_of
+from supervisor.arbiter.estate import Estate, HeldListener, UnreadableEstate, activated_of, read, sockets_of
 from supervisor.arbiter.listeners import CannotListen, Listeners, open_plain
 from supervisor.arbiter.reloading import keys_of
 from supervisor.arbiter.rows import Row, Rows, rows_of
 from supervisor.arbiter.site import identity_of
 from supervisor.ground import cargo, log, privileges, worker
-from supervisor.ground.config import Config, ConfigError, Located, Problem
+from supervisor.ground.config import Config, ConfigError, Located
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import Wire
 from supervisor.ground.worker import Birth
@@ -102,10 +102,14 @@ def _rehearse(path: Path, tiers: Sequence[Tier], load: Callable[[], Config], est
 
 
 def _fixed(config: Config, estate: Estate, path: Path) -> Iterator[str]:
-    wanted = config.directory / config.supervisor.control
-    if str(wanted) != estate.control_path:
-        problem = Problem(("supervisor", "control"), f"can't be changed by an upgrade; it is {estate.control_path}")
-        yield str(Located(str(path), config.line(problem.path), problem.path, problem.message))
+    pid_file = config.supervisor.pid_file
+    for name, wanted, held in (
+        ("control", str(config.directory / config.supervisor.control), estate.control_path),
+        ("pid_file", None if pid_file is None else str(config.directory / pid_file), estate.pid_file),
+    ):
+        if wanted != held:
+            message = f"can't be changed by an upgrade; it is {held or 'not set'}"
+            yield str(Located(str(path), config.line(("supervisor", name)), ("supervisor", name), message))
 
 
 def _check_rows(plane: Plane, needed: Iterable[Row]) -> None:
@@ -120,16 +124,17 @@ def _check_rows(plane: Plane, needed: Iterable[Row]) -> None:
 @contextmanager
 def _opened(config: Config, tiers: Sequence[Tier], estate: Estate, report: Report) -> Iterator[list[socket.socket]]:
     """Open what the file asks for beyond what the running supervisor has, and send it there."""
-    listeners = Listeners(estate.slots)
+    listeners = Listeners(estate.slots, activated_of(estate))
     listeners.keep({listener.key: sockets_of(listener) for listener in estate.listeners})
     for key, sockets in listeners.open(keys_of(config, tiers)).items():
         listeners.keep({key: sockets})
-        listener = HeldListener.of(key, ())
+        listener = attrs.evolve(HeldListener.of(key, ()), shared=key.row in listeners.shared)
         report.say({"listener": attrs.asdict(listener)}, [sock.fileno() for sock in sockets])
-    everything = [sock for key in listeners.all() for sock in listeners.sockets(key)]
+    everything = list(listeners.activated.sockets)
+    everything += [sock for key in listeners.all() for sock in listeners.sockets(key)]
     bind = config.supervisor.admin
     if bind is not None and str(bind) != estate.admin_bind:
-        admin = open_plain("supervisor.admin", bind)
+        admin = open_plain("supervisor.admin", bind, activated=listeners.activated)
         report.say({"admin": str(bind)}, [admin.fileno()])
         everything.append(admin)
     try:

@@ -17,7 +17,7 @@ import attrs
 
 from supervisor.arbiter import access, control, pidfile
 from supervisor.arbiter.activation import Activated
-from supervisor.arbiter.estate import Estate, sockets_of
+from supervisor.arbiter.estate import Estate, activated_of, sockets_of
 from supervisor.arbiter.listeners import Listeners, open_plain
 from supervisor.arbiter.reloading import FIRST_GENERATION, keys_of
 from supervisor.arbiter.rows import Rows, rows_of
@@ -88,7 +88,8 @@ def adopt_site(estate: Estate, config: Config, tiers: Sequence[Tier]) -> Site:
     # Other code may have named other rows: what is in the plane leaves as if a reload no longer named it.
     named = [(kind, name) for kind in Kind if kind is not Kind.TIER for name in plane.names(kind)]
     rows.changed(named, wanted, time.monotonic())
-    listeners = Listeners(estate.slots)
+    listeners = Listeners(estate.slots, activated_of(estate))
+    listeners.shared = {listener.key.row for listener in estate.listeners if listener.shared}
     keys = set(keys_of(config, tiers))
     held = {listener.key: sockets_of(listener) for listener in estate.listeners}
     listeners.keep(held)

@@ -10,7 +10,9 @@ import attrs
 
 from supervisor.arbiter import leap
 from supervisor.arbiter.children import Child
-from supervisor.arbiter.estate import VARIABLE, Estate, HeldListener
+from supervisor.arbiter.estate import VARIABLE, Estate, HeldListener, read
+from supervisor.ground import cargo
+from supervisor.ground.config import Config
 from supervisor.plane import layout
 
 if TYPE_CHECKING:
@@ -24,8 +26,10 @@ def leave(daemon: Daemon) -> Estate:
     for key in daemon.listeners.all():
         sockets = tuple(sock.fileno() for sock in daemon.listeners.sockets(key))
         homes, holders = daemon.assignment.describe(key)
-        listeners.append(attrs.evolve(HeldListener.of(key, sockets), homes=homes, holders=holders))
-    bind = daemon.config.supervisor.admin
+        shared = key.row in daemon.listeners.shared
+        held = HeldListener.of(key, sockets)
+        listeners.append(attrs.evolve(held, homes=homes, holders=holders, shared=shared))
+    bind, pid_file = daemon.config.supervisor.admin, daemon.config.supervisor.pid_file
     return Estate(
         pid=os.getpid(),
         command=daemon.upgrading.command,
@@ -42,7 +46,17 @@ def leave(daemon: Daemon) -> Estate:
         step=step,
         asked=asked,
         adjustments=daemon.adjustments,
+        activated=tuple(sock.fileno() for sock in daemon.listeners.activated.sockets),
+        pid_file=None if pid_file is None else str(daemon.config.directory / pid_file),
     )
+
+
+def inherit(document: int) -> tuple[Estate, Config]:
+    """What the one before has left, and the configuration that the rehearsal of this code has read."""
+    estate = read(document)
+    assert estate.config is not None, "rehearsed"
+    config: Config = cargo.unpack(estate.config)
+    return estate, config
 
 
 def take_over(daemon: Daemon, estate: Estate) -> None:

@@ -27,6 +27,7 @@ from supervisor.arbiter.control import Reply, refusal
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.estate import VARIABLE, Estate, HeldListener
 from supervisor.arbiter.loop import Loop, Timer
+from supervisor.arbiter.notify import Notifier
 from supervisor.arbiter.reloading import Reloading
 from supervisor.ground.wire import close_all
 from supervisor.ground.worker import Closable
@@ -93,9 +94,11 @@ class Upgrading:
     crew: Crew
     reloading: Reloading
     log: FilteringBoundLogger
+    notifier: Notifier
     command: tuple[str, ...]
     leave: Callable[[], Estate]  # what this supervisor has, for the next
     descriptor: Callable[[Reply], int | None]  # of a client that waits
+    started: Callable[[], bool]  # whether every process has been ready once
     running: Callable[[], bool]  # and not ending
     _askers: list[Reply] = attrs.field(factory=list, init=False)
     _rehearsal: Rehearsal | None = attrs.field(default=None, init=False)
@@ -105,8 +108,8 @@ class Upgrading:
 
     def ask(self, reply: Reply | None = None) -> None:
         """An upgrade, please. The reply comes from the new code, or from this one if it stays."""
-        if not self.running() or self._active:
-            reason = "an upgrade is under way" if self._active else "the daemon is ending"
+        if reason := self._reason_against():
+            self.log.error("upgrade refused, nothing has changed", errors=[reason])
             if reply is not None:
                 reply({**refusal(reason), "code": FAILED})
             return
@@ -114,12 +117,20 @@ class Upgrading:
         self._askers = [] if reply is None else [reply]
         self.log.info("upgrade asked for", command=list(self.command))
         self.reloading.hold()
+        self.notifier.reloading()
         self._begin()
 
     def stop(self) -> None:
         """The daemon ends."""
         if self._active and self._late is None:
             self._fail(["the daemon is ending"])
+
+    def _reason_against(self) -> str:
+        if self._active:
+            return "an upgrade is under way"
+        if not self.running():
+            return "the daemon is ending"
+        return "" if self.started() else "the daemon is starting"
 
     # -- before the exec
 
@@ -268,6 +279,7 @@ class Upgrading:
 
     def _is_late(self) -> None:
         # Reloads go on waiting: predecessors can't take a configuration of this code's.
+        self.notifier.ready("upgraded, with predecessors still at work")
         left = [child.title for child in self.crew.predecessors()]
         self.log.error("successors are not ready", served_by_predecessors=left)
         self._tell(
@@ -276,6 +288,9 @@ class Upgrading:
 
     def _end(self, answer: Mapping[str, Any]) -> None:
         self._active = False
+        if self.running():
+            # Before anybody is answered, as after a reload; the new code says with it that it is ready.
+            self.notifier.ready(f"running generation {self.plane.generation}")
         self._tell(answer)
         self.reloading.release()
 

@@ -170,6 +170,46 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def test_as_pid_1_it_upgrades_in_place(start: Callable[..., Supervised], port: int) -> None:
+    daemon = start(config(port), *unshare()).ready()
+    old = daemon.pids("fake")
+    assert daemon.ask("upgrade") == {"ok": True, "processes": 2, "errors": []}
+    until(lambda: not set(old) & set(daemon.pids("fake")) and daemon.settled(), "the new code alone")
+    assert daemon.status()["portway"]["pid"] == 1
+
+
+# -- an upgrade
+
+
+def test_an_upgrade_keeps_the_manager_its_sockets_and_the_pid_file(
+    start: Callable[..., Supervised], port: int, free_tcp_port: Callable[[], int], manager: Manager
+) -> None:
+    unused = free_tcp_port()
+    given = activating(f"127.0.0.1:{port}", f"127.0.0.1:{unused}")
+    text = config(port, 1, 'pid_file = "run.pid"')
+    daemon = start(text, *manager.prefix(watchdog=0.2), *given).ready()
+    path, files = daemon.config.parent / "run.pid", daemon.files()
+    until(lambda: manager.words() == ["STATUS", "READY"], "the start to be told")
+    assert daemon.ask("upgrade")["ok"]
+    assert manager.words()[2:] == ["RELOADING", "READY"]
+    assert manager.heard[-1]["STATUS"] == "running generation 2"
+    beats = len(manager.heard)
+    until(lambda: len(manager.hear()) > beats, "the watchdog's messages")
+    until(lambda: len(daemon.pids("fake")) == 1, "the old worker to end")
+    assert daemon.files() == files
+    assert path.read_text() == f"{daemon.process.pid}\n"
+    daemon.config.write_text(config(unused, 1, 'pid_file = "run.pid"'))
+    assert daemon.ask("reload")["ok"]
+    with Visitor(unused) as visitor:
+        assert visitor.greeting == "hello"
+    daemon.config.write_text(text.replace("run.pid", "other.pid"))
+    answer = daemon.ask("upgrade")
+    assert "supervisor.pid_file: can't be changed by an upgrade; it is " in answer["errors"][0]
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait() == 0
+    assert not path.exists()
+
+
 # -- CPUs and files
 
 

@@ -45,7 +45,9 @@ def plane() -> Iterator[Plane]:
 def commands(plane: Plane) -> Commands:
     reloading: Any = FakeReloading()
     nobody: Any = FakeHoldings()
-    return Commands(plane, reloading, lambda request, reply: reply({"ok": True, "upgraded": True}), logger(), nobody)
+    return Commands(
+        plane, reloading, logger(), nobody, lambda request, reply: reply({"ok": True, "upgraded": True})
+    )
 
 
 def ask(commands: Commands, name: str, **request: str) -> Mapping[str, Any]:
