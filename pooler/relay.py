@@ -114,6 +114,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 data += client.take_early()
         session.deadline = _NEVER
         client.server = server
+        server.listener = client.counters
         out, upstream = server.outstanding, server.conn
         if server.settings is not client.settings:
             await _adapt(client, server)

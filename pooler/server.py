@@ -48,16 +48,22 @@ class ServerConnection:
     cancels: int = 0  # cancel connections under way: until they have closed, nobody else may use it
     parked: bool = False  # released, but for those
     own: bool = False  # a command of ours is running, which no client may cancel
+    listener: int = 0  # counters of the listener through which its last client came
     tail: bytes = b""  # the beginning of a message from the server, when its client left in the middle
     since: float = 0.0  # idle since, or opened
 
     def count(self, cells: memoryview[int], base: int) -> None:
-        """Bring the pool's counters up to what this connection has done."""
+        """Bring the counters up to what this connection has done. Bytes of all listeners go to that of its last client."""
         out = self.outstanding
         cells[base + layout.LeasePool.QUERIES] += out.queries
         cells[base + layout.LeasePool.TRANSACTIONS] += out.transactions
         cells[base + layout.LeasePool.BYTES_IN] += out.bytes_in
         cells[base + layout.LeasePool.BYTES_OUT] += out.bytes_out
+        cells[self.server.base + layout.Server.BYTES_IN] += out.bytes_in
+        cells[self.server.base + layout.Server.BYTES_OUT] += out.bytes_out
+        if self.listener:
+            cells[self.listener + layout.Listener.BYTES_IN] += out.bytes_in
+            cells[self.listener + layout.Listener.BYTES_OUT] += out.bytes_out
         out.queries = out.transactions = out.bytes_in = out.bytes_out = 0
 
     def note(self, payloads: list[bytes]) -> dict[str, str]:
