@@ -5,6 +5,7 @@ import random
 import socket
 import ssl
 import struct
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 import pytest
 
 from supervisor.ground.net import proxy
-from tests.system.support.abused import Abused, rest_of, said
+from tests.system.support.abused import PATIENCE, Abused, rest_of, said
 from tests.system.support.clients import connect, reset
 from tests.system.support.killed import client_hello
 from tests.system.support.poll import until
@@ -47,6 +48,7 @@ HANDSHAKES: dict[str, bytes] = {
 
 # Instead of a PROXY header, to who must send one.
 HEADERS: dict[str, bytes] = {
+    "half a header": HEADER[:20],
     "TLS without a header": HELLO,
     "HTTP": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "another version": proxy.SIGNATURE + b"\x31\x11\0\x0c" + bytes(12),
@@ -84,8 +86,10 @@ def test_a_broken_handshake_ends_with_an_alert_or_a_close(abused: Abused, what: 
 
 @pytest.mark.parametrize("what", HEADERS)
 def test_a_missing_or_broken_proxy_header_is_a_close_without_a_word(abused: Abused, what: str) -> None:
+    began = time.monotonic()
     with connect(abused.site.address("gateway")) as sock:
         assert said(sock, HEADERS[what], half_close=True) == b""
+    assert time.monotonic() - began < PATIENCE, "at once, not by a deadline"
 
 
 def test_the_header_may_come_in_single_bytes(abused: Abused) -> None:
