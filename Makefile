@@ -26,7 +26,7 @@ test: lint
 	$(BIN)/python -m pytest -q --cov --cov-report=term tests
 
 soak: $(VENV)/.test
-	PORTWAY_LONG=1 $(BIN)/python -m pytest -q -m soak --timeout=1200 tests
+	PORTWAY_LONG=1 $(BIN)/python -m pytest -q -s -m soak --timeout=1200 tests
 
 fuzz: $(VENV)/.test
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout=3600 -k "property or fuzz" tests
