@@ -30,6 +30,7 @@ _SESSIONS, _DROPPED = layout.Listener.SESSIONS, layout.Listener.DROPPED
 
 DATAGRAMS_A_WAKE = 64  # from the listener's socket, before others have their turn
 TOUCHES = 4  # times a session's timeout that the plane learns that its flow is alive
+MAX_REFUSED = 1024  # clients of a slot that are remembered to have lost their server; beyond, all are forgotten
 LARGEST = 65535  # bytes: what the IPv4 length field can say
 
 # listener, slot, the sessions with their descriptors: to the slot's next owner, if there is one
@@ -61,6 +62,7 @@ class Session:
         except OSError:  # ECONNREFUSED by ICMP: the client's next datagram picks another
             self.server.failed(listener.lane.now_ns)
             slot.end(self)
+            slot.refused[self.client] = self.server
             return
         self.seen = listener.lane.now
         cells, row = listener.cells, listener.row
@@ -84,6 +86,8 @@ class Slot:
     flows: FlowSegment
     sessions: dict[Any, Session] = attrs.field(factory=dict)
     homeless: list[tuple[Any, int, int]] = attrs.field(factory=list)  # flows whose port is not free yet
+    # Whom clients had when its port was closed, until they ask again: a hash would give them the same once more.
+    refused: dict[Any, Server] = attrs.field(factory=dict)
     listening: Listening | None = None
     touched: float = 0.0  # lane seconds at which the plane's rows were last brought up to date
 
@@ -110,7 +114,7 @@ class Slot:
                     continue
                 header = listener.header(self.sock, address)
                 if header:
-                    self.pass_on(session, header + _view[:size])
+                    self.introduce(session, header, bytes(_view[:size]))
                     continue
             session.seen = now
             try:
@@ -120,9 +124,10 @@ class Slot:
                 continue
             cells[session.server.base + layout.Server.BYTES_OUT] += size
 
-    def pass_on(self, session: Session, data: bytes) -> None:
+    def introduce(self, session: Session, header: bytes, data: bytes) -> None:
+        """Send a session's first datagram."""
         try:
-            session.sock.send(data)
+            session.sock.send(header + data)
         except OSError:
             self.failed(session, data)
 
@@ -133,7 +138,7 @@ class Slot:
         again = self.begin(session.client, session.server)
         if again is not None:
             with contextlib.suppress(OSError):
-                again.sock.send(data)
+                again.sock.send(listener.header(self.sock, session.client) + data)
                 return
         listener.cells[listener.row + _DROPPED] += 1
 
@@ -143,6 +148,8 @@ class Slot:
         if old is not None:
             instead_of = instead_of or old.server
             self.end(old)
+        elif self.refused:
+            instead_of = self.refused.pop(address, None) or instead_of
         listener = self.listener
         if listener.cells[listener.row + _SESSIONS] >= listener.table.max_sessions:
             return None
@@ -253,6 +260,8 @@ class Slot:
     def sweep(self, now: float) -> None:
         """End the sessions that have been silent for too long."""
         timeout = self.listener.table.session_timeout
+        if len(self.refused) > MAX_REFUSED:
+            self.refused.clear()
         before, lately = now - timeout, now - timeout / TOUCHES
         for session in [session for session in self.sessions.values() if session.seen < before]:
             self.end(session)

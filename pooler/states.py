@@ -13,7 +13,8 @@ counting:
   CopyData, CopyDone and CopyFail instead, and answers the Sync. Whether a Sync between CopyInResponse and CopyDone
   counts therefore depends on when the server failed, which nobody can see from here: then the count is unknown for
   good.
-- Flush ends nothing. A message of which the server has only a part is outstanding, also one that brings no answer.
+- Flush ends nothing and begins nothing. A message of which the server has only a part is outstanding, also one that
+  brings no answer.
 
 Owns the framing of both streams (a message may be cut anywhere) but no bytes: both directions are told what passes, and
 say how much of it may go on. Source: PostgreSQL 55.2.3 "Extended Query", 55.2.6 "COPY Operations"; PostgresMain and
@@ -57,8 +58,8 @@ _COPY_END = frozenset((COPY_DONE, COPY_FAIL))
 # What a client's message means here, by its kind: 0 is none.
 _OPENS, _SYNCS, _ASKS, _ENDS_COPY, _PASSES = range(1, 6)
 _MEANING = bytes(
-    _OPENS if kind in b"PBDECH" else _SYNCS if kind in b"S" else _ASKS if kind in b"QF" else _ENDS_COPY if kind in b"cf"
-    else _PASSES if kind in b"dX" else 0
+    _OPENS if kind in b"PBDEC" else _SYNCS if kind in b"S" else _ASKS if kind in b"QF" else _ENDS_COPY if kind in b"cf"
+    else _PASSES if kind in b"dHX" else 0
     for kind in range(256)
 )  # fmt: skip
 # Which messages of a server are looked at, where it matters which extended message it has completed, and elsewhere.
@@ -162,8 +163,7 @@ class Outstanding:
         yet."""
         while 0 <= at < end:
             kind, length = _unpack(data, at)
-            if kind in COMPLETED_BY:
-                self.opened.append(kind)
+            self.opened.append(kind)
             self.unsynced = True
             at += length + 1
 

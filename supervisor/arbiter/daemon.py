@@ -145,6 +145,7 @@ class Daemon:
             begun=self.on_end,
             notifier=self.notifier,
         )
+        self.holdings = Holdings(loop, self.plane, self.crew)
         self.upgrading = Upgrading(
             loop=loop,
             plane=self.plane,

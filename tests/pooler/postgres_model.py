@@ -28,7 +28,7 @@ class PostgresModel:
     def idle(self, pending: bytes) -> bool:
         """Nothing owed, nothing begun; CopyData and the like that it will ignore may be under way."""
         while (found := self._whole(pending)) is not None:
-            if found[0] not in "dcf":
+            if found[0] not in "dcfH":
                 return False
             pending = pending[found[1] :]
         return not pending and not (self.skipping or self.copying or self.dirty) and self.status == b"I"
@@ -59,9 +59,9 @@ class PostgresModel:
             return (message(b"E") if self._draw_failure() else b"") + self._ready()
         if kind in "dcf":
             return b""
-        self.dirty = True
         if kind == "H":
             return b""
+        self.dirty = True
         if self._draw_failure():
             return self._fail(kind in COMPLETIONS)
         if kind == "F":

@@ -38,7 +38,7 @@ CASES = {
     "two batches, the first fails": (["PBESPBES", "EZ12CZ"], True),
     "execute without sync holds": (["PBE", "12C"], False),
     "flush ends nothing": (["PBEH", "12C"], False),
-    "flush alone holds": (["H", ""], False),
+    "flush alone begins nothing": (["H", ""], True),
     "flush, then sync": (["PBEH", "12C", "S", "Z"], True),
     "a failed execute without sync holds": (["PBE", "12E"], False),
     "a failed execute, then sync": (["PBE", "12E", "S", "Z"], True),

@@ -18,6 +18,7 @@ from tests.system.support.clients import connect, fetch, read_until, reset
 from tests.system.support.killed import client_hello
 from tests.system.support.poll import until
 from tests.system.support.processes import resident
+from tests.system.support.site import Site
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -95,13 +96,18 @@ BROKEN_BODIES: dict[str, bytes] = {
 Carry = Callable[[], socket.socket]
 
 
+def secured(site: Site) -> socket.socket:
+    """A TLS connection through the edge to the gateway."""
+    return site.tls.wrap_socket(connect(site.address("https")), server_hostname="localhost")
+
+
 @pytest.fixture(params=["plain", "tls"])
 def carry(request: pytest.FixtureRequest, abused: Abused) -> Carry:
     """A connection to the gateway: as it is, or by TLS through the edge."""
     site = abused.site
     if request.param == "plain":
         return lambda: connect(site.address("plain"))
-    return lambda: site.tls.wrap_socket(connect(site.address("https")), server_hostname="localhost")
+    return lambda: secured(site)
 
 
 @pytest.fixture(autouse=True)
@@ -127,11 +133,19 @@ def judge(answer: bytes, *statuses: int) -> None:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_head_that_must_be_refused_is_and_reaches_nobody(abused: Abused, carry: Carry, what: str) -> None:
+def test_a_head_that_must_be_refused_is_and_reaches_nobody(abused: Abused, what: str) -> None:
     data, status = REFUSED[what]
     before = asked(abused)
-    with carry() as sock:
+    with connect(abused.site.address("plain")) as sock:
         judge(said(sock, data), status)
+    assert asked(abused) == before + 1
+
+
+def test_a_head_that_must_be_refused_is_so_by_tls_through_the_edge(abused: Abused) -> None:
+    before = asked(abused)
+    for data, status in REFUSED.values():
+        with secured(abused.site) as sock:
+            judge(said(sock, data), status)
     assert asked(abused) == before + 1
 
 
@@ -205,15 +219,12 @@ def test_the_head_of_a_request_arrives_soon_or_never(abused: Abused) -> None:
         sock.sendall(data)
         slow[name] = (sock, answer, seconds)
 
-    def secure() -> socket.socket:
-        return site.tls.wrap_socket(connect(site.address("https")), server_hostname="localhost")
-
     with contextlib.ExitStack() as stack:
         start("a silent client", connect(site.address("plain")), b"", b"", 13)
         start("half a head", connect(site.address("plain")), GET, b"HTTP/1.1 408 ", 13)
-        start("half a head by TLS", secure(), GET, b"HTTP/1.1 408 ", 13)
+        start("half a head by TLS", secured(site), GET, b"HTTP/1.1 408 ", 13)
         start("half a body", connect(site.address("plain")), POST + b"Content-Length: 9\r\n\r\nx", b"HTTP/1.1 408 ", 13)
-        start("half a chunk", secure(), CHUNKED + b"9\r\nx", b"HTTP/1.1 408 ", 13)
+        start("half a chunk", secured(site), CHUNKED + b"9\r\nx", b"HTTP/1.1 408 ", 13)
         start("no hello", connect(site.address("https")), b"", b"", 13)
         start("half a hello", connect(site.address("https")), hello[:100], b"", 13)
         start("no PROXY header", connect(site.address("gateway")), b"", b"", 13)

@@ -171,23 +171,21 @@ def test_udp_flows_survive_the_death_of_their_worker(
             client.sock.close()
 
 
+@pytest.mark.parametrize("balance", ["round_robin", "source_hash"])
 def test_a_dead_udp_server_loses_its_clients_to_another(
-    daemon: Start, udp_backend: BackendMaker, free_udp_port: Port
+    daemon: Start, udp_backend: BackendMaker, free_udp_port: Port, balance: str
 ) -> None:
     port = free_udp_port()
     a, b = udp_backend("a"), udp_backend("b")
-    daemon(configuration(port, [a.address, b.address], listener='protocol = "udp"', workers=1))
+    pool = f'balance = "{balance}"'
+    daemon(configuration(port, [a.address, b.address], listener='protocol = "udp"', pool=pool, workers=1))
     with UdpClient(f"127.0.0.1:{port}", 0.5) as client:
         name = client.ask(b"one")["server"]
         (a if name == "a" else b).stop()
-
-        def other() -> bool:
-            try:
-                return bool(client.ask(b"again")["server"] != name)
-            except TimeoutError:
-                return False
-
-        until(other, 10)
+        with pytest.raises(TimeoutError):
+            client.ask(b"lost")  # it is this one that finds out
+        assert client.ask(b"again")["server"] != name
+        assert client.ask(b"and again")["server"] != name
 
 
 def test_udp_sessions_end_when_silent(daemon: Start, udp_backend: BackendMaker, free_udp_port: Port) -> None:

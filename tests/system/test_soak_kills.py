@@ -69,6 +69,7 @@ def test_kills_under_load_wedge_no_limit_no_lease_and_no_daemon(site: Site, kill
         until(site.settled, "two workers of each tier", 30)
         load.progress(5, 30)
     assert not load.wrong(), load.wrong()
+    assert not [loss for loss in load.losses() if "Unserved" in loss], "no backend was away"
     print(f"\n{kills} kills: done {load.done()}, lost {load.lost()}, slowest {load.slowest():.2f} s")
 
     site.check()
@@ -88,7 +89,7 @@ def test_kills_under_load_wedge_no_limit_no_lease_and_no_daemon(site: Site, kill
 
 def test_all_workers_of_all_tiers_killed_at_once_are_back_at_once(site: Site) -> None:
     with Load(site) as load:
-        for _ in range(3):
+        for _ in range(2):
             load.progress(3)
             for pids in site.workers().values():
                 for pid in pids:
@@ -124,10 +125,45 @@ def test_connections_that_queue_at_a_stopped_worker_are_all_served(site: Site) -
     with contextlib.ExitStack() as stack:
         os.kill(stopped, signal.SIGSTOP)
         try:
-            waiting = [stack.enter_context(connect(site.address("rtmp"))) for _ in range(1500)]
+            waiting = [stack.enter_context(connect(site.address("rtmp"))) for _ in range(1000)]
             for number, sock in enumerate(waiting):
                 sock.sendall(b"%04d" % number)
         finally:
             os.kill(stopped, signal.SIGCONT)
-        assert [sock.recv(4) for sock in waiting] == [b"%04d" % number for number in range(1500)]
+        assert [sock.recv(4) for sock in waiting] == [b"%04d" % number for number in range(1000)]
+    quiet(site)
+
+
+def test_backends_that_die_cost_what_they_had_in_their_hands(site: Site) -> None:
+    """One of each pair is killed and comes back: the other serves meanwhile, and nobody is told more than once."""
+    pairs = [("user-1", "ingest-1", "game-1"), ("user-2", "ingest-2", "game-2")]
+    with Load(site) as load:
+        for victims in pairs:
+            load.progress(3)
+            for name in victims:
+                site.backends[name].stop()
+            load.progress(5)
+            lost = load.lost()
+            load.progress(5)
+            assert load.lost() == lost, f"once they are gone, nothing more is lost: {load.losses()}"
+            for name in victims:
+                site.backends[name].start()
+            until(lambda: not site.down(), "all servers to be up again")
+    assert not load.wrong(), load.wrong()
+    assert all(count <= 4 for count in load.lost().values()), load.losses()
+
+
+def test_server_connections_that_are_cut_cost_their_transactions(site: Site) -> None:
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename IN ('app', 'legacy')"
+    with Load(site) as load:
+        for _ in range(3):
+            load.progress(3)
+            site.postgres.execute(query)
+        load.progress(3)
+    assert not load.wrong(), load.wrong()
+    lost = load.lost()
+    assert lost.pop("sql") <= 5
+    assert lost.pop("logins") <= 10
+    assert not any(lost.values()), load.losses()
+    site.check()
     quiet(site)

@@ -69,7 +69,7 @@ def other(site: Site) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("times", [16, pytest.param(300, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [10, pytest.param(300, marks=pytest.mark.soak)])
 def test_good_files_lose_nothing_under_load(site: Site, times: int) -> None:
     texts = [other(site), site.text()]
     workers = site.workers()
@@ -166,7 +166,7 @@ def test_all_errors_of_a_file_come_at_once(site: Site) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("times", [6, pytest.param(100, marks=pytest.mark.soak)])
 def test_reloads_and_kills_at_once_leave_workers_of_one_mind(site: Site, times: int) -> None:
     chance = random.Random(os.environ.get("PORTWAY_SEED", "1"))
     texts = [other(site), site.text()]

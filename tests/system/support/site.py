@@ -51,6 +51,7 @@ access = "access.log"
 [pools.game]
 balance = "source_hash"
 servers = {game_servers}
+outlier = {{ eject = "1s" }}
 
 [pools.ingest]
 balance = "least_connections"
@@ -250,6 +251,16 @@ class Site:
         ready = [process["tier"] for process in status["processes"] if process["state"] == "ready"]
         full = all(len(listener["slots"]) == WORKERS for listener in status["listeners"])
         return full and all(ready.count(tier) == WORKERS == len(self.daemon.pids(tier)) for tier in TIERS)
+
+    def down(self) -> list[str]:
+        """Servers that are not up, in whatever way."""
+        pools = self.daemon.status()["pools"]
+        return [
+            f"{pool['name']}/{server['address']} {server['state']}"
+            for pool in pools
+            for server in pool["servers"]
+            if server["state"] != "up"
+        ]
 
     def counts(self) -> dict[str, int]:
         """Everything that must be zero when nobody is there: connections, in flight, leases."""
