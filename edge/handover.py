@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from supervisor.ground.tier import Worker
-from supervisor.ground.wire import MAX_DESCRIPTORS, message
+from supervisor.ground.wire import MAX_DESCRIPTORS, close_all, message
 from supervisor.plane.heirs import heir_of
 
 BATCH = 200  # sessions a message: about 90 bytes of JSON each, and a descriptor, of which MAX_DESCRIPTORS fit
@@ -72,6 +72,12 @@ class Handover:
 
     def receive(self, handed: Handed, fds: Sequence[int]) -> None:
         """Sessions for a slot that is about to be ours."""
+        worker = self.worker
+        heir = heir_of(worker.plane, self.row_of(handed.listener), handed.slot)
+        if heir not in (0, worker.column):  # the supervisor has changed its mind meanwhile
+            worker.mailbox.send(heir, handed, fds)
+            close_all(fds)
+            return
         key = (handed.listener, handed.slot)
         sockets = [socket.socket(fileno=fd) for fd in fds]
         self._arrived.setdefault(key, []).extend(zip(handed.flows, sockets, strict=False))

@@ -61,6 +61,10 @@ class TcpListener:
         if listening is not None:
             listening.close()
 
+    def opening(self) -> int:
+        """Connections that have no server yet: a drain must not forget them."""
+        return self.cells[self.row + _ACTIVE] - len(self.live)
+
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None] | None:
         cells, row = self.cells, self.row
         cells[row + _ACCEPTED] += 1

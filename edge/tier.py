@@ -103,12 +103,13 @@ class EdgeRuntime:
 
     def holding(self) -> Sequence[str]:
         # UDP sessions never hold a drain: their rows are in the plane, and the next owner goes on with them.
-        return [
+        listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]
+        held = [
             f"tcp {listener.name} {connection.address[0]}:{connection.address[1]} on {connection.server.name}"
-            for listener in self._listeners.values()
-            if isinstance(listener, TcpListener)
+            for listener in listeners
             for connection in listener.live.values()
         ]
+        return held + [f"tcp {listener.name} connecting" for listener in listeners for _ in range(listener.opening())]
 
     def _live(self) -> dict[Session, Connection]:
         listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]

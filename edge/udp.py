@@ -31,6 +31,8 @@ _SESSIONS, _DROPPED = layout.Listener.SESSIONS, layout.Listener.DROPPED
 DATAGRAMS_A_WAKE = 64  # from the listener's socket, before others have their turn
 TOUCHES = 4  # times a session's timeout that the plane learns that its flow is alive
 MAX_REFUSED = 1024  # clients of a slot that are remembered to have lost their server; beyond, all are forgotten
+PORTS_PATIENCE = 0.5  # seconds that a slot is not polled because flows of it still have their ports elsewhere
+PORTS_LOOK = 0.02  # seconds between looks whether they are here, or free
 LARGEST = 65535  # bytes: what the IPv4 length field can say
 
 # listener, slot, the sessions with their descriptors: to the slot's next owner, if there is one
@@ -89,6 +91,7 @@ class Slot:
     # Whom clients had when its port was closed, until they ask again: a hash would give them the same once more.
     refused: dict[Any, Server] = attrs.field(factory=dict)
     listening: Listening | None = None
+    left: bool = False  # another's by now
     touched: float = 0.0  # lane seconds at which the plane's rows were last brought up to date
 
     def received(self) -> None:
@@ -198,9 +201,33 @@ class Slot:
                 sock.close()
             else:
                 self._have(address, server, sock, flow.seen)
+        if self.homeless:
+            here = {address[:2] for address in self.sessions}
+            self.homeless = [one for one in self.homeless if one[0] not in here]
+
+    def poll(self) -> None:
+        """Begin to receive. Not while flows of ours have their ports elsewhere: their sockets are on the way to us, and
+        a datagram that came before them would move its flow. Meanwhile the kernel queues."""
+        if not self.homeless:
+            self.listening = self.listener.lane.watch(self.sock, self.received)
+        else:
+            self.listener.lane.spawn(self._poll_later())
+
+    async def _poll_later(self) -> None:
+        lane = self.listener.lane
+        end = lane.now + PORTS_PATIENCE
+        while self.homeless and lane.now < end:
+            await lane.sleep(PORTS_LOOK)
+            if self.left:
+                return
+            self.rehouse()
+        self.listening = lane.watch(self.sock, self.received)
 
     def leave(self) -> None:
         """Another worker polls this slot from now on: it gets the sockets, or else finds the rows."""
+        self.left = True
+        if self.listening is not None:
+            self.listening.close()
         sessions = list(self.sessions.values())
         for session in sessions:
             # Out of the epoll first: a socket that others hold would go on firing here.
@@ -292,18 +319,15 @@ class UdpListener:
         """Poll a slot, and go on with the sessions that its last owner `handed` over."""
         one = Slot(self, slot, sock, self.segment(slot))
         self.polled[slot] = one
-        one.listening = self.lane.watch(sock, one.received)
         one.adopt(handed)
         one.restore()
+        one.poll()
 
     def detach(self, slot: int) -> None:
         """Give a slot and its sessions up to whoever polls it next."""
         one = self.polled.pop(slot, None)
-        if one is None:
-            return
-        if one.listening is not None:
-            one.listening.close()
-        one.leave()
+        if one is not None:
+            one.leave()
 
     def sweep(self) -> None:
         for slot in list(self.polled.values()):

@@ -68,6 +68,10 @@ class Listener:
 
     # -- connections
 
+    def opening(self) -> int:
+        """Connections that still introduce themselves (PROXY header, TLS): a drain must not forget them."""
+        return self.shared.cells[self.counters + _L.ACTIVE] - len(self.live)
+
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
         self.shared.cells[self.counters + _L.ACCEPTED] += 1
         return self.welcome(sock, plain_address(str(address[0])))

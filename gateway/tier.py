@@ -113,11 +113,13 @@ class GatewayRuntime:
             self._worker.lane.wake(session)  # HTTP/2 tells its client at once
 
     def holding(self) -> Sequence[str]:
-        return [
+        held = [
             f"{'http' if connection.farewell is None else 'websocket'} {connection.listener.name} "
             f"{connection.client.ip} {'at work' if connection.busy else 'silent'}"
             for connection in self._live().values()
         ]
+        listeners = (*self._listeners.values(), *self._removed)
+        return held + [f"http {listener.name} opening" for listener in listeners for _ in range(listener.opening())]
 
     def _live(self) -> dict[Session, Connection]:
         listeners = (*self._listeners.values(), *self._removed)

@@ -126,6 +126,18 @@ def test_a_mailbox_that_stays_full_costs_a_moment_and_no_descriptor(
     assert stage.new.take("game", 0) == []
 
 
+def test_sessions_that_came_to_the_wrong_worker_go_on_to_the_heir(stage: Stage, sockets: list[socket.socket]) -> None:
+    name_heirs(stage.plane, stage.row, [NEW])
+    before = len(os.listdir("/proc/self/fd"))
+    stage.old.receive(Handed("game", 0, (flow(1),)), [os.dup(sockets[0].fileno())])
+    assert stage.old.take("game", 0) == []
+    assert stage.deliver() == 1
+    ((one, sock),) = stage.new.take("game", 0)
+    assert (one, sock.getsockname()) == (flow(1), sockets[0].getsockname())
+    sock.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_sessions_of_a_slot_that_another_got_are_closed(
     stage: Stage, sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
