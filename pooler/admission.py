@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from pooler import startup
 from pooler.authentication import OK, Authentication, request
-from pooler.errors import INVALID_CATALOG_NAME, PROTOCOL_VIOLATION, TOO_MANY_CONNECTIONS, PeerError
+from pooler.errors import (
+    INVALID_AUTHORIZATION,
+    INVALID_CATALOG_NAME,
+    PROTOCOL_VIOLATION,
+    TOO_MANY_CONNECTIONS,
+    PeerError,
+)
+from pooler.listener import ALPN
 from pooler.messages import (
     MAX_PASSWORD_MESSAGE,
     READY_IDLE,
@@ -18,7 +25,8 @@ from pooler.messages import (
     take_from_client,
 )
 from pooler.parameters import changed, greeting, settable
-from pooler.startup import PROTOCOL_3_2, CancelRequest, GSSENCRequest, SSLRequest, Startup
+from pooler.startup import PROTOCOL_3_2, CancelRequest, SSLRequest, Startup
+from supervisor.ground.lane import Conn
 from supervisor.plane.layout import Listener
 
 if TYPE_CHECKING:
@@ -55,6 +63,11 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
 async def _first(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> Startup | None:
     """The startup packet, behind whatever comes before it."""
     seen: set[type] = set()
+    listener = client.listener
+    secure = False
+    if listener.offers_tls and await listener.starts_with_tls(plain(client)):
+        await _secure(runtime, client, direct=True)
+        secure = True
     while True:
         first = startup.receive(buffer)
         if first is None:
@@ -63,6 +76,8 @@ async def _first(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> S
                 return None
             buffer += data
         elif isinstance(first, Startup):
+            if listener.demands_tls and not secure:
+                raise PeerError(INVALID_AUTHORIZATION, "connections to this port must use TLS")
             return first
         elif isinstance(first, CancelRequest):
             await runtime.cancel(first)
@@ -71,8 +86,30 @@ async def _first(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> S
             if type(first) in seen:
                 raise PeerError(PROTOCOL_VIOLATION, "encryption was asked for twice")
             seen.add(type(first))
-            assert isinstance(first, SSLRequest | GSSENCRequest)
-            await client.conn.send(startup.REFUSED)
+            if isinstance(first, SSLRequest) and listener.offers_tls and not secure:
+                await client.conn.send(startup.ACCEPTED_TLS)
+                await _secure(runtime, client, direct=False)
+                secure = True
+            else:
+                await client.conn.send(startup.REFUSED)
+
+
+async def _secure(runtime: PoolerRuntime, client: Client, direct: bool) -> None:
+    """Put TLS under what follows. Raises OSError, PeerError."""
+    try:
+        client.conn = secured = await client.listener.secure(plain(client))
+    except OSError:
+        runtime.cells[client.counters + Listener.HANDSHAKE_FAILURES] += 1
+        raise
+    # Without it, a client of another protocol could be led to talk to us (the ALPACA attack).
+    if direct and secured.alpn() != ALPN:
+        raise PeerError(PROTOCOL_VIOLATION, "direct TLS without the ALPN protocol postgresql")
+
+
+def plain(client: Client) -> Conn:
+    """The client's connection while it is still the socket's."""
+    assert isinstance(client.conn, Conn)
+    return client.conn
 
 
 async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> bytes | None:

@@ -16,9 +16,10 @@ from pooler.errors import PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError
 from pooler.parameters import EMPTY, Values
 from pooler.relay import serve
 from supervisor.ground.lane import Overdue
-from supervisor.plane.layout import Listener
+from supervisor.plane.layout import Listener as Counter
 
 if TYPE_CHECKING:
+    from pooler.listener import Listener
     from pooler.pool import ServerPool
     from pooler.runtime import PoolerRuntime
     from pooler.server import ServerConnection
@@ -34,6 +35,7 @@ class Client:
     conn: Stream
     session: Session
     address: Any
+    listener: Listener
     counters: int  # of its listener in this column
     user: str = ""
     database: str = ""
@@ -65,9 +67,10 @@ class Client:
         return early
 
 
-async def run(runtime: PoolerRuntime, conn: Stream, address: Any, counters: int) -> None:
-    """The session of a client; `counters` are those of its listener."""
-    cells, client = runtime.cells, Client(conn, runtime.lane.current, address, counters)
+async def run(runtime: PoolerRuntime, conn: Stream, address: Any, listener: Listener) -> None:
+    """The session of a client."""
+    cells, counters = runtime.cells, listener.counters
+    client = Client(conn, runtime.lane.current, address, listener, counters)
     runtime.enter(client)
     try:
         early = await admission.admit(runtime, client)
@@ -76,23 +79,23 @@ async def run(runtime: PoolerRuntime, conn: Stream, address: Any, counters: int)
             await serve(client, client.pool, early)
     except PeerError as error:
         if error.sqlstate == PROTOCOL_VIOLATION:
-            cells[counters + Listener.PROTOCOL_ERRORS] += 1
+            cells[counters + Counter.PROTOCOL_ERRORS] += 1
         await _say(client, error)
     except ServerError as error:
         client.midway |= not error.message
         await _say(client, PeerError(error.sqlstate, error.message))
     except Overdue:
-        cells[counters + Listener.TIMEOUTS] += 1
+        cells[counters + Counter.TIMEOUTS] += 1
         timeout = "client_login_timeout" if client.pool is None else "client_idle_timeout"
         await _say(client, attrs.evolve(shutting_down(), message=f"terminating connection due to {timeout}"))
     except ClientLeft:
         pass
     except OSError:
-        cells[counters + Listener.RESETS] += 1
+        cells[counters + Counter.RESETS] += 1
     finally:
         _give_back(client)
         runtime.forget(client)
-        conn.close()
+        client.conn.close()
 
 
 async def _say(client: Client, error: PeerError) -> None:

@@ -10,7 +10,17 @@ import attrs
 
 from pooler import users
 from pooler.users import Users
-from supervisor.ground.config import Between, Bind, Duration, File, Problem, Secret, Workers, unknown_name
+from supervisor.ground.config import (
+    Between,
+    Bind,
+    CertificateTable,
+    Duration,
+    File,
+    Problem,
+    Secret,
+    Workers,
+    unknown_name,
+)
 from supervisor.plane.layout import TABLES, Kind
 
 MAX_POOLS = TABLES[Kind.LEASEPOOL].rows
@@ -18,10 +28,31 @@ MAX_USER_PROBLEMS = 10  # of one file; a file in another format is wrong in ever
 
 
 @attrs.frozen(kw_only=True)
+class TlsTable:
+    """[pooler.listeners.NAME] tls: TLS 1.2 and 1.3; the first certificate serves clients that name no host."""
+
+    certificates: tuple[CertificateTable, ...]
+    required: bool = False  # refuse clients that do not ask for TLS
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        # Imported here: OpenSSL is loaded only where TLS is asked for.
+        from supervisor.ground.net.tls import KeyPair, certificate_context
+
+        if not self.certificates:
+            yield Problem(("certificates",), "at least one certificate is needed")
+        for number, one in enumerate(self.certificates):
+            try:
+                certificate_context(KeyPair(one.cert.data, one.key.data))
+            except ValueError as error:
+                yield Problem(("certificates", number), str(error))
+
+
+@attrs.frozen(kw_only=True)
 class ListenerTable:
     """[pooler.listeners.NAME]: a port that speaks the PostgreSQL protocol."""
 
     bind: Bind
+    tls: TlsTable | None = None
 
 
 @attrs.frozen(kw_only=True)

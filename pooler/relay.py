@@ -65,6 +65,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     break
             if rest:  # who does not read its answers gets no others
                 rest = rest[send(rest) :]
+                if conn.writable:
+                    continue  # all of it, or a TLS record
                 more = None
             else:
                 more = receive() if conn.readable else None
@@ -182,7 +184,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                         raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
                 if rest:
                     rest = rest[send(rest) :]
-                    if not rest:
+                    if conn.writable:
                         continue
                 if client.graceful:  # only the answers are still to come, unless the server waits for the client
                     if not unsent and not rest and (not out.fifo or out.copy_in or out.unknown):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -19,6 +19,7 @@ from pooler.client import Client, run
 from pooler.config import PoolerTable, users_of
 from pooler.drain import Drain
 from pooler.keys import Keys
+from pooler.listener import Listener, certificates
 from pooler.orders import Cancel, Canceled, Give, Want
 from pooler.pool import ServerPool
 from pooler.settings import PoolSettings, pool_settings
@@ -29,8 +30,12 @@ from supervisor.ground.lane import Lane, Listening
 from supervisor.ground.pools import Plan
 from supervisor.ground.tier import Worker
 from supervisor.ground.wire import close_all
-from supervisor.plane.layout import Kind, Listener
+from supervisor.plane.layout import Kind
+from supervisor.plane.layout import Listener as Counter
 from supervisor.plane.leases import Leases
+
+if TYPE_CHECKING:
+    from supervisor.ground.net.tls import Certificates
 
 NAME = "pooler"
 # As fine as the lane's sweeper is: what a lost message has left waiting, waits no longer than this.
@@ -42,6 +47,7 @@ ORPHANS_SECONDS = 10.0  # between looks for leases of the dead, beside those at 
 class Prepared:
     """What a reload swaps in."""
 
+    certificates: Mapping[str, Certificates | None]
     table: PoolerTable
     users: Users
     settings: Mapping[ServerPool, PoolSettings | None]
@@ -61,6 +67,7 @@ class PoolerRuntime:
     table: PoolerTable = attrs.field(init=False)
     users: Users = attrs.field(init=False, repr=False)
     pools: dict[str, ServerPool] = attrs.field(factory=dict)  # those that were used; by "database/user"
+    listeners: dict[str, Listener] = attrs.field(factory=dict)
     clients: set[Client] = attrs.field(factory=set)  # all, those that are logging in too
     leaving: bool = False
     _polled: dict[tuple[str, int], Listening] = attrs.field(factory=dict)
@@ -75,6 +82,7 @@ class PoolerRuntime:
         self.cancels = Cancels(self)
         self.table = worker.config.tier(NAME)
         self.users = users_of(self.table)
+        self._listen({name: certificates(table) for name, table in self.table.listeners.items()})
         self.lane.every(SWEEP_SECONDS, self._sweep)
 
     @property
@@ -90,12 +98,11 @@ class PoolerRuntime:
     # -- listeners and clients
 
     def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
-        plane = self.worker.plane
-        counters = plane.counters(Kind.LISTENER, plane.row(Kind.LISTENER, f"{NAME}/{listener}"), self.worker.column)
+        here = self.listeners[listener]
 
         def accepted(sock: socket.socket, address: Any) -> Coroutine[Any, Any, None]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return run(self, self.lane.adopt(sock), address, counters)
+            return run(self, self.lane.adopt(sock), address, here)
 
         self._polled[listener, slot] = self.lane.listen(sock, accepted)
 
@@ -104,14 +111,14 @@ class PoolerRuntime:
 
     def enter(self, client: Client) -> None:
         """A client came."""
-        self.cells[client.counters + Listener.ACCEPTED] += 1
-        self.cells[client.counters + Listener.ACTIVE] += 1
+        self.cells[client.counters + Counter.ACCEPTED] += 1
+        self.cells[client.counters + Counter.ACTIVE] += 1
         self.clients.add(client)
 
     def forget(self, client: Client) -> None:
         """It is gone."""
         self.clients.discard(client)
-        self.cells[client.counters + Listener.ACTIVE] -= 1
+        self.cells[client.counters + Counter.ACTIVE] -= 1
         if client.pool is not None:
             client.pool.clients.discard(client)
             self.keys.take_back(client.key)
@@ -120,10 +127,10 @@ class PoolerRuntime:
         """Whether there are too many clients, over all workers and listeners."""
         plane, count = self.worker.plane, 0
         for name in self.table.listeners:
-            count += plane.total(Kind.LISTENER, plane.row(Kind.LISTENER, f"{NAME}/{name}"), Listener.ACTIVE)
+            count += plane.total(Kind.LISTENER, plane.row(Kind.LISTENER, f"{NAME}/{name}"), Counter.ACTIVE)
         if count <= self.table.max_client_conn:
             return False
-        self.cells[client.counters + Listener.REFUSED] += 1
+        self.cells[client.counters + Counter.REFUSED] += 1
         return True
 
     # -- pools
@@ -193,11 +200,13 @@ class PoolerRuntime:
         for pool in self.pools.values():
             found = pool_settings(table, pool.database, pool.user)
             settings[pool] = found if found is not None and found.user.name == pool.user else None
-        return Prepared(table, users_of(table), settings, plans)
+        pairs = {name: certificates(listener) for name, listener in table.listeners.items()}
+        return Prepared(pairs, table, users_of(table), settings, plans)
 
     def commit(self, prepared: Prepared) -> None:
         self.worker.pools.commit(prepared.plans)
         self.table, self.users = prepared.table, prepared.users
+        self._listen(prepared.certificates)
         for pool, settings in prepared.settings.items():
             if settings is not None:
                 self.leases.set_limit(pool.row, settings.size)
@@ -208,7 +217,24 @@ class PoolerRuntime:
                     self.lane.wake(client.session)
 
     def renew(self, config: Config) -> None:
-        """The pooler ends no TLS."""
+        table: PoolerTable = config.tier(NAME)
+        for name, listener in table.listeners.items():
+            if name in self.listeners and self.listeners[name].table.tls != listener.tls:
+                self.listeners[name].take(listener, certificates(listener))
+
+    def _listen(self, pairs: Mapping[str, Certificates | None]) -> None:
+        """By the table: new listeners, changed ones, those that are gone."""
+        plane = self.worker.plane
+        for name, table in self.table.listeners.items():
+            if name in self.listeners:
+                self.listeners[name].take(table, pairs[name])
+            else:
+                row = plane.row(Kind.LISTENER, f"{NAME}/{name}")
+                base = (self.worker.inherited or {}).get(name)
+                counters = plane.counters(Kind.LISTENER, row, self.worker.column)
+                self.listeners[name] = Listener(name, counters, table, base)
+        for name in self.listeners.keys() - self.table.listeners.keys():
+            del self.listeners[name]
 
     # -- the end
 

@@ -53,7 +53,8 @@ class ServerConnection:
     since: float = 0.0  # idle since, or opened
 
     def count(self, cells: memoryview[int], base: int) -> None:
-        """Bring the counters up to what this connection has done. Bytes of all listeners go to that of its last client."""
+        """Bring the counters up to what this connection has done. Bytes of all listeners go to that of its last
+        client."""
         out = self.outstanding
         cells[base + layout.LeasePool.QUERIES] += out.queries
         cells[base + layout.LeasePool.TRANSACTIONS] += out.transactions

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pooler.config import PoolerTable, pool_names
+from pooler.listener import ALPN
 from pooler.runtime import NAME, PoolerRuntime
 from supervisor.ground.config import Config
 from supervisor.ground.tier import ListenerSpec, Tier, Worker
 from supervisor.plane.layout import Kind
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
 
 
 def _table(config: Config) -> PoolerTable:
@@ -24,6 +29,16 @@ def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
     return [(Kind.LEASEPOOL, name) for name in pool_names(_table(config))]
 
 
+def _inherit(config: Config) -> Mapping[str, SSL.Context]:
+    """The contexts whose ticket keys all workers share: they must be older than the first fork."""
+    secured = [name for name, table in _table(config).listeners.items() if table.tls is not None]
+    if not secured:
+        return {}
+    from supervisor.ground.net.tls import base_context  # OpenSSL is loaded only where TLS is asked for
+
+    return {name: base_context((ALPN,)) for name in secured}
+
+
 _start: Callable[[Worker], PoolerRuntime] = PoolerRuntime
 
-TIER = Tier(name=NAME, table=PoolerTable, listeners=_listeners, rows=_rows, start=_start)
+TIER = Tier(name=NAME, table=PoolerTable, listeners=_listeners, rows=_rows, start=_start, inherit=_inherit)

@@ -162,7 +162,7 @@ users = "users.txt"
 
     def client(self, log_in: bool = True, capacity: int = 1 << 16, **settings: str) -> Player:
         near, far = self.lane.pair(capacity)
-        self.lane.spawn(run(self.runtime, near, ("127.0.0.1", 50000), self.counters), "client")
+        self.lane.spawn(run(self.runtime, near, ("127.0.0.1", 50000), self.runtime.listeners["main"]), "client")
         player = Player(self, far)
         self.lane.run()
         if log_in:

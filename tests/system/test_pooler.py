@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from supervisor.cli.demo.credentials import Certificate
 from supervisor.cli.demo.postgres import Cluster
 from tests.system.support.daemon import Daemon
 from tests.system.support.poll import until
@@ -41,7 +43,9 @@ class Pooler:
     def write_users(self, users: dict[str, str]) -> None:
         (self.folder / "users.txt").write_text("".join(f'"{name}" "{stored}"\n' for name, stored in users.items()))
 
-    def text(self, address: str = "", workers: int = 2, database: str = "", pooler: str = "", auth: str = "") -> str:
+    def text(self, address: str = "", workers: int = 2, **lines: str) -> str:
+        """The configuration, with these lines in its tables: database, pooler, auth, listener."""
+        database, pooler, auth, listener = (lines.get(key, "") for key in ("database", "pooler", "auth", "listener"))
         return f"""
 [supervisor]
 workers = {workers}
@@ -52,6 +56,7 @@ servers = ["{address or self.cluster.address}"]
 {pooler}
 [pooler.listeners.main]
 bind = "127.0.0.1:{self.port}"
+{listener}
 [pooler.databases.app]
 primary = "pg"
 {database or "pool_size = 4"}
@@ -68,7 +73,8 @@ users = "users.txt"
     def connect(self, database: str = "app", user: str = "app", **options: Any) -> Connection:
         # Named prepared statements stay with the server that has them: not for transaction mode.
         options = {"password": "secret", "autocommit": True, "connect_timeout": 10, "prepare_threshold": None} | options
-        made = psycopg.connect(host="127.0.0.1", port=self.port, user=user, dbname=database, **options)
+        options.setdefault("host", "127.0.0.1")
+        made = psycopg.connect(port=self.port, user=user, dbname=database, **options)
         self.stack.callback(made.close)
         return made
 
@@ -615,3 +621,57 @@ def test_ssl_and_gss_requests_are_answered_in_plain_text(pooler: Callable[..., P
             sock.sendall((8).to_bytes(4, "big") + code.to_bytes(4, "big"))
             assert sock.recv(10) == b"N"
     running.connect(sslmode="prefer", gssencmode="prefer").execute("SELECT 1")
+
+
+# -- TLS
+
+
+@pytest.fixture
+def secured(pooler: Callable[..., Pooler], certificate: Certificate) -> Callable[..., Pooler]:
+    """`secured(required=...)` starts one whose listener has a certificate for localhost."""
+
+    def start(required: bool = False, **options: Any) -> Pooler:
+        more = f"required = {str(required).lower()}"
+        tls = f'tls = {{ certificates = [{{ cert = "{certificate.cert}", key = "{certificate.key}" }}], {more} }}'
+        return pooler(listener=tls, **options)
+
+    return start
+
+
+@pytest.mark.parametrize("negotiation", ["postgres", "direct"])
+def test_tls_with_verification(secured: Callable[..., Pooler], certificate: Certificate, negotiation: str) -> None:
+    running = secured()
+    connection = running.connect(
+        sslmode="verify-full", sslrootcert=str(certificate.authority), sslnegotiation=negotiation, host="localhost"
+    )
+    assert connection.pgconn.ssl_in_use
+    row = connection.execute("SELECT length(%s::text), repeat('y', 10000000)", ["x" * 10_000_000]).fetchone()
+    assert row is not None
+    assert row[0] == len(row[1]) == 10_000_000
+    check_cancel(connection)
+    assert running.connect(sslmode="disable").execute("SELECT 1").fetchone() == (1,)
+
+
+def test_tls_may_be_demanded(secured: Callable[..., Pooler]) -> None:
+    running = secured(required=True)
+    assert running.connect(sslmode="require").execute("SELECT 1").fetchone() == (1,)
+    with pytest.raises(psycopg.OperationalError, match="must use TLS"):
+        running.connect(sslmode="disable")
+
+
+def test_direct_tls_for_another_protocol_is_refused(secured: Callable[..., Pooler]) -> None:
+    running = secured()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", running.port), BOUND) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as secured_sock,
+    ):
+        assert b"without the ALPN protocol" in secured_sock.recv(4096)
+
+
+def test_bytes_in_clear_behind_an_ssl_request_are_refused(secured: Callable[..., Pooler]) -> None:
+    running = secured()
+    with socket.create_connection(("127.0.0.1", running.port), BOUND) as sock:
+        sock.sendall((8).to_bytes(4, "big") + (80877103).to_bytes(4, "big") + b"\0\0\0\x12")
+        assert b"received unencrypted data after SSL request" in sock.recv(4096)

@@ -1,0 +1,83 @@
+"""A listener of the pooler in one worker: its counters, and how its clients get TLS.
+
+TLS begins by an SSLRequest (PostgreSQL 55.2.11 "SSL Session Encryption") or directly, with ALPN `postgresql`. The base
+context is made before the fork, so that sessions resume in any worker; certificates are swapped by reloads and
+renewals.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from pooler.config import ListenerTable
+from supervisor.ground.lane import Conn, park
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from supervisor.ground.net.tls import Acceptor, Certificates, TlsConn
+
+ALPN = b"postgresql"
+# RFC 8446 §5.1: the type of a ClientHello's record; no startup packet is long enough to begin so.
+TLS_HANDSHAKE = b"\x16"
+
+
+class Listener:
+    """One listener. `counters` are the cells of its row in this worker's column."""
+
+    def __init__(self, name: str, counters: int, table: ListenerTable, base: SSL.Context | None) -> None:
+        self.name = name
+        self.counters = counters
+        self.table = table
+        self._base = base
+        self._acceptor: Acceptor | None = None
+        self.take(table, certificates(table))
+
+    def take(self, table: ListenerTable, pairs: Certificates | None) -> None:
+        """Work by this table from now on; connections keep what they began with. Can't fail."""
+        self.table = table
+        if pairs is None:
+            self._acceptor = None
+        elif self._acceptor is None:
+            from supervisor.ground.net.tls import Acceptor, base_context
+
+            # Without a context from before the fork (TLS came by a reload), sessions resume in this worker alone.
+            self._acceptor = Acceptor(self._base or base_context((ALPN,)), pairs)
+        else:
+            self._acceptor.certificates = pairs
+
+    @property
+    def offers_tls(self) -> bool:
+        return self._acceptor is not None
+
+    @property
+    def demands_tls(self) -> bool:
+        return self.table.tls is not None and self.table.tls.required
+
+    async def starts_with_tls(self, conn: Conn) -> bool:
+        """Whether the client begins with TLS, with no SSLRequest before. Takes nothing off the connection."""
+        conn.attach()
+        while conn.fd >= 0:
+            try:
+                return conn.sock.recv(1, socket.MSG_PEEK) == TLS_HANDSHAKE
+            except BlockingIOError:
+                await park()
+        return False
+
+    async def secure(self, conn: Conn) -> TlsConn:
+        """Shake hands. Raises OSError."""
+        assert self._acceptor is not None
+        secured = self._acceptor.wrap(conn)
+        await secured.handshake()
+        return secured
+
+
+def certificates(table: ListenerTable) -> Certificates | None:
+    """What serves which name. Raises ValueError for a pair that can't be used."""
+    if table.tls is None:
+        return None
+    # Imported here: OpenSSL is loaded only where TLS is asked for.
+    from supervisor.ground.net.tls import Certificates, KeyPair
+
+    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], (ALPN,))
