@@ -11,8 +11,8 @@ from pathlib import Path
 from supervisor.cli.demo.tree import TICKS, tree
 
 TOLERATED = 0.08  # of one CPU: about what an idle machine's own housekeeping reaches at times
-PATIENCE = 30.0  # s to wait for a quiet moment before a run
-AGAIN = 4  # times that a disturbed run is made anew; then the least disturbed counts
+PATIENCE = 6.0  # s to wait for a quiet moment before a run
+AGAIN = 3  # times that a disturbed run is made anew; then the least disturbed counts
 
 
 def _busy() -> float:
