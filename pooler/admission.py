@@ -57,7 +57,7 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
     if pool is None:
         raise PeerError(INVALID_CATALOG_NAME, f'database "{wanted.database}" does not exist')
     await _greet(runtime, client, pool, wanted, last)
-    return bytes(buffer)
+    return bytes(buffer) + client.take_early()
 
 
 async def _first(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> Startup | None:

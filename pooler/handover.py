@@ -43,6 +43,7 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
         pid=server.pid,
         secret=server.secret.hex(),
         reported=dict(server.reported),
+        greeting=dict(server.greeting),
         expires_in=server.expires - pool.lane.now,
     )
     if not worker.mailbox.send(column, message, (server.conn.sock.fileno(),)):
@@ -79,6 +80,7 @@ def receive(pool: ServerPool | None, leases: Leases, column: int, order: Give, d
             pid=order.pid,
             secret=bytes.fromhex(order.secret),
             reported=reported,
+            greeting=intern(order.greeting),
             settings=settable(reported),
             expires=pool.lane.now + order.expires_in,
         )

@@ -26,6 +26,7 @@ class Give:
     pid: int
     secret: str  # hex
     reported: dict[str, str]  # its parameters
+    greeting: dict[str, str]  # what they were at login
     expires_in: float  # seconds
 
 

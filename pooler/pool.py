@@ -215,8 +215,10 @@ class ServerPool:
         waiters.append(client)
         if self.first_look < 1.0:  # a deadline this near has to be announced to the lane
             client.session.expire_in(self.first_look)
-        if self.others or cells[self.state + LeasePoolState.OPEN] < cells[self.state + LeasePoolState.LIMIT]:
+        if cells[self.state + LeasePoolState.OPEN] < cells[self.state + LeasePoolState.LIMIT]:
             self.demand()
+        elif self.others:
+            handover.ask(self)
 
     async def keep(self, client: Client) -> ServerConnection:
         """Wait until it is given a connection, telling it, and up to its timeout."""
@@ -283,8 +285,7 @@ class ServerPool:
         self.servers.add(server)
         server.good_until = 0.0 if self.leaving else server.expires
         server.conn.on_idle = functools.partial(self._stirred, server)
-        if self.reported is None:
-            self.reported = server.reported
+        self.reported = server.greeting
         self.release(server)
 
     def _stirred(self, server: ServerConnection, conn: Conn) -> None:

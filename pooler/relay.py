@@ -112,8 +112,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             server = client.server
             data, unsent = client.data, client.unsent
             client.data = client.unsent = b""
-            if client.early:
-                data += client.take_early()
+        if client.early:
+            data += client.take_early()
         session.deadline = _NEVER
         client.server = server
         server.listener = client.counters

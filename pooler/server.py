@@ -41,6 +41,7 @@ class ServerConnection:
     pid: int
     secret: bytes = attrs.field(repr=False)
     reported: Values
+    greeting: Values  # what it reported at login
     settings: Values  # of `reported`, what a client can set
     expires: float  # on the lane's clock
     good_until: float = 0.0  # until then, a release needs no second look at this connection
@@ -174,7 +175,9 @@ async def log_in(
         lane.current.deadline = float("inf")
     reported = intern(login.parameters)
     expires = lane.now + lifetime * (1 - LIFETIME_JITTER * random.random())
-    return ServerConnection(conn, server, lease, login.pid, login.secret, reported, settable(reported), expires)
+    return ServerConnection(
+        conn, server, lease, login.pid, login.secret, reported, reported, settable(reported), expires
+    )
 
 
 async def send_cancel(lane: Lane, server: Server, pid: int, secret: bytes) -> None:

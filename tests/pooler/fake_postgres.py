@@ -15,7 +15,7 @@ import attrs
 
 from pooler.errors import PeerError
 from pooler.messages import HEAD, HEAD_SIZE, READY_IDLE, message, parameter_status
-from supervisor.ground.lane import Session
+from supervisor.ground.lane import Session, park
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 
 DEFAULTS = {"server_version": "15.1", "TimeZone": "UTC", "client_encoding": "UTF8", "application_name": ""}
@@ -60,6 +60,13 @@ class FakePostgres:
     def alive(self) -> list[Backend]:
         return [backend for backend in self.backends if not backend.closed]
 
+    def wake(self) -> None:
+        """After silence."""
+        for backend in self.alive:
+            assert backend.session is not None
+            self.lane.wake(backend.session)
+        self.lane.run()
+
     def accept(self, conn: MemoryConn) -> Coroutine[Any, Any, None]:
         return self._serve(conn)
 
@@ -82,8 +89,9 @@ class FakePostgres:
         self.backends.append(backend)
         try:
             while self.silent:
-                if not await conn.recv():
+                if conn.recv_nowait() == b"":
                     return
+                await park()
             if self.refusal is not None:
                 await conn.send(self.refusal.encode())
                 return

@@ -166,6 +166,20 @@ def test_what_comes_behind_the_startup_is_the_first_query(stage: Make) -> None:
     assert client.kinds().endswith("KIDCI")
 
 
+def test_what_comes_while_the_first_server_is_awaited_is_not_lost(stage: Make) -> None:
+    playing = stage()
+    playing.postgres.silent = True
+    client = playing.client(log_in=False)
+    client.send(START + query("SELECT 1"))
+    client.send(query("SELECT 2"))
+    assert client.kinds() == ""
+    playing.postgres.silent = False
+    client.send(query("SELECT 3"))
+    playing.postgres.wake()
+    assert client.kinds().endswith("KIDCIDCIDCI")
+    assert playing.postgres.backends[0].queries == ["SELECT 1", "SELECT 2", "SELECT 3"]
+
+
 def test_a_message_that_is_no_password_is_refused(stage: Make) -> None:
     client = stage(auth='type = "md5"').client(log_in=False)
     client.send(START)

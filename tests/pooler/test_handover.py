@@ -162,7 +162,9 @@ def given(playing: Stage, holder: int) -> Give:
     """As another worker would send it; the lease is `holder`'s."""
     lease = playing.runtime.leases.take(playing.pool.row, holder, playing.worker.pools["pg"].servers[0].row)
     assert lease is not None
-    return Give("app/app", lease, "pg/127.0.0.1:5432", 1, b"k001".hex(), dict(DEFAULTS), 100.0)
+    return Give(
+        "app/app", lease, "pg/127.0.0.1:5432", 1, b"k001".hex(), {**DEFAULTS, "TimeZone": "CET"}, dict(DEFAULTS), 100.0
+    )
 
 
 def test_what_comes_serves_who_waits(stage: Make) -> None:
@@ -184,7 +186,8 @@ def test_what_comes_serves_who_waits(stage: Make) -> None:
     playing.lane.adopt = adopt  # type: ignore[attr-defined]  # a rehearsal has no sockets to adopt
     playing.runtime.receive(order, (ours.detach(),))
     playing.lane.run()
-    assert far.take() == query("SELECT 1")
+    assert b"set_config('TimeZone',E'UTC',false)" in far.take()  # as its last user left it
+    assert playing.pool.reported == DEFAULTS
     assert len(playing.pool.servers) == 2
     assert playing.lane.servers[ADDRESS] is not None
 

@@ -93,5 +93,6 @@ def test_a_few_logins_at_a_time(stage: Make) -> None:
         one.send(query("BEGIN"))
     assert len(playing.postgres.alive) == 5  # the first, and four logins
     playing.postgres.silent = False
-    for backend in playing.postgres.alive:
-        playing.lane.wake(backend.session)
+    playing.postgres.wake()
+    assert [one.kinds() for one in clients] == ["CT"] * 10
+    assert len(playing.postgres.alive) == 10
