@@ -78,6 +78,8 @@ async def _open(pool: ServerPool, server: Server, lease: int) -> None:
     pool.cells[server.base + layout.Server.CONNECTIONS] += 1
     pool.cells[pool.base + LeasePool.LOGINS] += 1
     pool.admit(opened)
+    if pool.waiters:
+        pool.demand()
 
 
 def _failed(pool: ServerPool, error: ServerError) -> None:
