@@ -103,9 +103,7 @@ class Admission:
         return out
 
 
-def admit_anybody(
-    shared: Shared, connection: Connection, route: Route, ip: str, extras: list[Field] | None
-) -> None:
+def admit_anybody(shared: Shared, connection: Connection, route: Route, ip: str, extras: list[Field] | None) -> None:
     """The limits that need no identity. Raises PeerError("limited")."""
     client, lane = connection.client, shared.lane
     for limit in route.before:

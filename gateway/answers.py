@@ -181,7 +181,6 @@ class AnswerReader:
             out[1:] = [line for line in out[1:] if line.partition(b":")[0].lower() not in named]
         return status, out, flags, length, dated
 
-
     def _status_line(self, line: bytes) -> StatusLine:
         found = parse_status_line(line)
         if len(self._status_lines) >= MAX_STATUS_LINES:

@@ -42,9 +42,11 @@ class Client:
         """X-Forwarded-For, -Proto, -Host and Forwarded for a request to `host`, joined by CRLF."""
         if host != self._host:
             ip, scheme = self.ip.encode(), self.scheme.encode()
-            self._lines = (
-                b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b"
-                % (ip, scheme, host, element(ip, scheme, host))
+            self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b" % (
+                ip,
+                scheme,
+                host,
+                element(ip, scheme, host),
             )
             self._host = host
         return self._lines

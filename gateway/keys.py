@@ -61,9 +61,7 @@ def load_keys(table: AuthTable) -> KeyRing:
     else:
         assert table.jwks is not None
         keys = _from_set(table.jwks.data)
-    usable = tuple(
-        attrs.evolve(key, algorithms=key.algorithms & listed) for key in keys if key.algorithms & listed
-    )
+    usable = tuple(attrs.evolve(key, algorithms=key.algorithms & listed) for key in keys if key.algorithms & listed)
     if not usable:
         raise ValueError(f"no key in it can verify {', '.join(sorted(listed))}")
     return KeyRing(usable)
@@ -128,5 +126,3 @@ def _algorithms_of(material: Any) -> frozenset[str]:
     if isinstance(material, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
         return frozenset({"EdDSA"})
     return frozenset()
-
-

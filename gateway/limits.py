@@ -62,9 +62,7 @@ class Limit:
         )
 
 
-def bind(
-    name: str, table: LimitTable, route: str, row: int, counters: int, digest: Callable[[bytes], bytes]
-) -> Limit:
+def bind(name: str, table: LimitTable, route: str, row: int, counters: int, digest: Callable[[bytes], bytes]) -> Limit:
     """The limit `name` as the route uses it. `digest` makes keys of this limit (Quotas.digests)."""
     header = table.header
     key = Key.HEADER if header is not None else Key[table.key.upper()]

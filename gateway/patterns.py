@@ -95,6 +95,4 @@ def conditions(route: Conditional) -> list[Condition]:
     hosts = [parse_host(host) for host in route.hosts] or [ANY_HOST]
     path = parse_path(route.path)
     headers = tuple(sorted((name.lower(), value) for name, value in route.headers.items()))
-    return [
-        (host, path, method, headers, route.priority) for host in hosts for method in (route.methods or ("",))
-    ]
+    return [(host, path, method, headers, route.priority) for host in hosts for method in (route.methods or ("",))]

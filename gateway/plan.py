@@ -173,5 +173,3 @@ def _within(ip: str, networks: Sequence[Network]) -> bool:
     if address.version == 6 and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return any(address in network.value for network in networks)
-
-

@@ -135,8 +135,11 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                             status, head, kind, size, dated = recall(answer[:at])
                             if decision.head or status == 304:
                                 size = 0
-                            if at + 4 + size == len(answer) and status >= 200 and status != 204 and not (
-                                kind & _SLOW_ANSWER or upstream.readable or len(stack) >= MAX_IDLE
+                            if (
+                                at + 4 + size == len(answer)
+                                and status >= 200
+                                and status != 204
+                                and not (kind & _SLOW_ANSWER or upstream.readable or len(stack) >= MAX_IDLE)
                             ):
                                 upstream.waiter = None
                                 stack.append((upstream, lane.now))

@@ -155,6 +155,4 @@ def _inherit(config: Config) -> Mapping[str, SSL.Context]:
     return {name: base_context(plan.alpn(table)) for name, table in listeners if table.tls is not None}
 
 
-TIER = Tier(
-    name=NAME, table=GatewayTable, listeners=_listeners, rows=_rows, start=GatewayRuntime, inherit=_inherit
-)
+TIER = Tier(name=NAME, table=GatewayTable, listeners=_listeners, rows=_rows, start=GatewayRuntime, inherit=_inherit)

@@ -17,6 +17,7 @@ from supervisor.ground.wire import Wire
 from supervisor.plane.heirs import name_heirs
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
+from tests.leftovers import open_files
 
 OLD, NEW = 2, 3
 
@@ -119,35 +120,35 @@ def test_a_mailbox_that_stays_full_costs_a_moment_and_no_descriptor(
     empty = Handed("game", 0, ())
     while stage.old.worker.mailbox.send(NEW, empty):
         pass
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     stage.old.give("game", 0, [(flow(1), sockets[0].fileno())])
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     stage.deliver()
     assert stage.new.take("game", 0) == []
 
 
 def test_sessions_that_came_to_the_wrong_worker_go_on_to_the_heir(stage: Stage, sockets: list[socket.socket]) -> None:
     name_heirs(stage.plane, stage.row, [NEW])
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     stage.old.receive(Handed("game", 0, (flow(1),)), [os.dup(sockets[0].fileno())])
     assert stage.old.take("game", 0) == []
     assert stage.deliver() == 1
     ((one, sock),) = stage.new.take("game", 0)
     assert (one, sock.getsockname()) == (flow(1), sockets[0].getsockname())
     sock.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def test_sessions_of_a_slot_that_another_got_are_closed(
     stage: Stage, sockets: list[socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name_heirs(stage.plane, stage.row, [NEW])
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     stage.old.give("game", 0, [(flow(1), sockets[0].fileno())])
     stage.deliver()
     stage.new.sweep()
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_files() == before + 1
     now = module.time.monotonic() + KEPT + 1
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
     stage.new.sweep()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before

@@ -13,7 +13,9 @@ from supervisor.plane.layout import Kind, Tier
 from tests.gateway.conftest import SECRET, Keys
 from tests.gateway.house import PLAIN, House
 
-TEXT = PLAIN.replace('pool = "web"', 'pool = "web"\nauth = "main"\nlimits = ["ip", "key"]') + f"""
+TEXT = (
+    PLAIN.replace('pool = "web"', 'pool = "web"\nauth = "main"\nlimits = ["ip", "key"]')
+    + f"""
 [gateway.auth.main]
 type = "jwt"
 algorithms = ["HS256"]
@@ -27,6 +29,7 @@ key = "header:X-Key"
 rate = "1/m"
 burst = 2
 """
+)
 
 
 def test_the_first_limit_that_is_over_refuses() -> None:

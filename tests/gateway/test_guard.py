@@ -116,9 +116,7 @@ def assert_same_meaning(head: bytes) -> None:
     for forwarded in judged[1][1:]:
         name, _, value = forwarded.partition(b": ")
         entry = (name.lower(), b"%d" % judged[3] if name.lower() == b"content-length" else value)
-        candidates = [
-            (n, b"%d" % int(v) if n == b"content-length" else v) for n, v in lines[position:]
-        ]
+        candidates = [(n, b"%d" % int(v) if n == b"content-length" else v) for n, v in lines[position:]]
         assert entry in candidates
         position += candidates.index(entry) + 1
 

@@ -12,7 +12,9 @@ from tests.gateway.house import PLAIN, House, answer, request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GUARDED = 'pool = "web"\nauth = "main"\nlimits = ["everybody", "per_user"]\npath = "/api/*"'
-TEXT = PLAIN.replace('pool = "web"', GUARDED) + f"""
+TEXT = (
+    PLAIN.replace('pool = "web"', GUARDED)
+    + f"""
 [gateway.auth.main]
 type = "jwt"
 issuer = "https://issuer.example"
@@ -32,6 +34,7 @@ burst = 2
 pool = "web"
 path = "/open"
 """
+)
 
 
 @pytest.fixture

@@ -484,12 +484,15 @@ def test_a_connection_that_never_speaks_ends_after_the_time_of_a_head(house: Hou
 
 # -- limits
 
-LIMITED = PLAIN.replace('pool = "web"', 'pool = "web"\nlimits = ["few"]') + """
+LIMITED = (
+    PLAIN.replace('pool = "web"', 'pool = "web"\nlimits = ["few"]')
+    + """
 [gateway.limits.few]
 key = "client_ip"
 rate = "1/m"
 burst = 2
 """
+)
 
 
 def statuses(house: House, *requests: tuple[str, tuple[str, ...]]) -> list[int]:

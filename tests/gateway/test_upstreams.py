@@ -89,9 +89,7 @@ def test_the_last_kept_is_the_first_taken_and_the_oldest_goes_first(house: House
     house.listen(8001)
     upstreams, pool = parts(house)
     pool.servers = pool.servers[:1]
-    (server, first), (_, second) = (
-        outcome(house, upstreams.open(pool, "k", pool.servers[0])) for _ in range(2)
-    )
+    (server, first), (_, second) = (outcome(house, upstreams.open(pool, "k", pool.servers[0])) for _ in range(2))
     server.ended()
     server.ended()
     first.readable = second.readable = False  # as after an answer was read

@@ -288,7 +288,6 @@ def test_the_whole_path_says_200_401_404_and_429(
         ]
         assert statuses == [200] * 20 + [429] * 2
 
-
         # A burst of 20 hit by 60 at once admits exactly 20, over both workers.
         burst(address, context, {"Authorization": f"Bearer {issuer.token('crowd')}"})
 

@@ -50,7 +50,6 @@ class Site:
         assert done.returncode == expected, done.stderr
         return done.stdout
 
-
     def backend_requests(self) -> int:
         """How many requests the server has seen, this one among them."""
         return int(fetch(self.backend.address, "/").json()["requests"])
@@ -169,7 +168,9 @@ class Http2:
 
 
 def test_curl_by_alpn(site: Site) -> None:
-    out = site.curl("--http2", "-w", "\n%{http_version} %{http_code}", f"https://localhost:{site.tls.split(':')[1]}/a?b=c")
+    out = site.curl(
+        "--http2", "-w", "\n%{http_version} %{http_code}", f"https://localhost:{site.tls.split(':')[1]}/a?b=c"
+    )
     body, _, last = out.rpartition(b"\n")
     assert last == b"2 200"
     told = json.loads(body)
@@ -240,7 +241,7 @@ def test_limits_and_errors_are_those_of_http_1(site: Site) -> None:
     many = [argument for number in range(120) for argument in ("-H", f"X-{number}: 1")]
     problem = json.loads(site.curl("--http2-prior-knowledge", *many, url))
     assert problem["code"] == "too_many_fields"
-    log = (site.daemon.folder / "access.log")
+    log = site.daemon.folder / "access.log"
 
     def logged() -> set[str]:
         return {json.loads(line)["reason"] for line in log.read_text().splitlines()}

@@ -24,9 +24,7 @@ def pairs(entries: list[Entry]) -> list[tuple[bytes, bytes]]:
 
 
 @given(BLOCKS, st.booleans(), st.sampled_from([4096, 100, 0]))
-def test_what_hpack_encodes_is_decoded(
-    blocks: list[list[tuple[bytes, bytes, bool]]], huffman: bool, size: int
-) -> None:
+def test_what_hpack_encodes_is_decoded(blocks: list[list[tuple[bytes, bytes, bool]]], huffman: bool, size: int) -> None:
     encoder, decoder = hpack.Encoder(), BlockDecoder()
     for number, fields in enumerate(blocks):
         if number == 3:

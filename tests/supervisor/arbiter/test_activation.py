@@ -15,6 +15,7 @@ from supervisor.arbiter.advice import advice
 from supervisor.arbiter.listeners import CannotListen, Key, Listeners
 from supervisor.ground.config import Bind, load_bytes
 from supervisor.ground.tier import ListenerSpec, Transport
+from tests.leftovers import open_files
 
 
 @pytest.fixture
@@ -100,12 +101,12 @@ def test_datagrams_of_one_socket_would_go_to_any_worker_so_that_is_refused(
 ) -> None:
     sock = given(Transport.UDP)
     other_user_s(monkeypatch)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     listeners = Listeners(slots=8, activated=Activated([sock.dup()]))
     with pytest.raises(CannotListen, match="needs ReusePort=yes"):
         listeners.open([key(sock)])
     listeners.activated.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def other_user_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from supervisor.ground.orders import Renew
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
+from tests.leftovers import open_files
 
 
 @attrs.frozen(kw_only=True)
@@ -123,12 +124,12 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     loop: Any = FakeLoop()
     reloading: Any = FakeReloading(config)
     log: Any = Log()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     yield Scene(tmp_path, crew, reloading, plane, log, Certificates(loop, plane, crew, reloading, log))
     for child in children:
         child.outbox.clear()
     loop.functions[0]()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     plane.close()
 
 

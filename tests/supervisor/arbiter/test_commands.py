@@ -45,9 +45,7 @@ def plane() -> Iterator[Plane]:
 def commands(plane: Plane) -> Commands:
     reloading: Any = FakeReloading()
     nobody: Any = FakeHoldings()
-    return Commands(
-        plane, reloading, logger(), nobody, lambda request, reply: reply({"ok": True, "upgraded": True})
-    )
+    return Commands(plane, reloading, logger(), nobody, lambda request, reply: reply({"ok": True, "upgraded": True}))
 
 
 def ask(commands: Commands, name: str, **request: str) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ Loopback sockets on ports that the kernel picks: whether the kernel shares a por
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 
@@ -14,16 +13,13 @@ import pytest
 from supervisor.arbiter.listeners import CannotListen, Key, Listeners, open_plain, open_slots
 from supervisor.ground.config import Bind
 from supervisor.ground.tier import ListenerSpec, Transport
+from tests.leftovers import open_files
 
 
 def spec(
     port: int = 0, transport: Transport = Transport.TCP, host: str = "127.0.0.1", name: str = "web"
 ) -> ListenerSpec:
     return ListenerSpec(name, Bind(host, port), transport)
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from supervisor.ground.tier import ListenerSpec, Tier
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
+from tests.leftovers import open_files
 
 
 @attrs.frozen(kw_only=True)
@@ -161,10 +162,6 @@ def scene() -> Iterator[Scene]:
     reloading.stop()
     listeners.close_all()
     plane.close()
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def test_a_good_file_goes_its_whole_way(scene: Scene) -> None:

@@ -15,6 +15,7 @@ from supervisor.arbiter.site import identity_of, open_site, raise_file_limit
 from supervisor.ground.config import Config, load_bytes
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
+from tests.leftovers import open_files
 
 
 def config(text: str, folder: Path) -> Config:
@@ -46,10 +47,10 @@ def test_all_that_is_asked_for_is_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_start_that_fails_leaves_nothing(tmp_path: Path, text: str, error: type[Exception]) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with pytest.raises(error):
         open_site(config(text, tmp_path), ())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,14 +10,11 @@ import pytest
 import trio
 
 from supervisor.ground.lane import Lane, Session
+from tests.leftovers import open_files
 
 SECONDS = 900 if os.environ.get("PORTWAY_LONG") else 30  # a test that takes longer hangs
 
 Main = Callable[[Lane], Awaitable[None]]
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from supervisor.ground import cargo
+from tests.leftovers import open_files
 
 
 def test_every_reader_gets_the_value_from_the_same_descriptor() -> None:
@@ -32,7 +33,7 @@ def test_what_is_not_sealed_is_not_read() -> None:
 
 
 def test_what_cannot_be_pickled_leaves_no_descriptor() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with pytest.raises((AttributeError, TypeError)):
         cargo.pack(lambda: None, "test")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before

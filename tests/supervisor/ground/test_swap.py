@@ -20,6 +20,7 @@ from supervisor.ground.swap import Swap
 from supervisor.ground.wire import Mailbox, Wire
 from supervisor.plane.layout import Kind, ListenerState
 from supervisor.plane.memory import Plane
+from tests.leftovers import open_files
 
 SUPERVISOR, ME = 0, 2
 
@@ -96,10 +97,6 @@ def stage() -> Iterator[Stage]:
     polling.close()
     wire.close()
     plane.close()
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def test_what_is_prepared_changes_nothing_until_the_generation_does(stage: Stage) -> None:

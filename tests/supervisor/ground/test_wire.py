@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.ground import wire
+from tests.leftovers import open_files
 
 
 @wire.message("test.note")
@@ -42,10 +43,6 @@ def line() -> Iterator[wire.Wire]:
 
 def mailbox(line: wire.Wire, living: dict[int, int], column: int) -> wire.Mailbox:
     return line.mailbox(column, living[column], lambda other: living.get(other, 0))
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def test_a_message_arrives_with_its_types_and_the_senders_process_id(line: wire.Wire, living: dict[int, int]) -> None:

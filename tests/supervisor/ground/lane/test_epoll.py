@@ -20,12 +20,9 @@ import trio
 from supervisor.ground.lane import READ_SIZE, Cancelled, Conn, Event, Lane, wait_any
 from supervisor.ground.lane.epoll import ACCEPTS_A_ROUND, REST_SECONDS, ROUNDS_A_VISIT
 from supervisor.ground.lane.sessions import TURN_READS
+from tests.leftovers import open_files
 
 Until = Callable[..., Awaitable[None]]
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def listener(backlog: int = 1024) -> socket.socket:
