@@ -14,10 +14,11 @@ from gateway.errors import PeerError
 from gateway.fields import NAMED, WANTED, Bearer, Field
 from gateway.forwarded import Client, from_proxy, id_lines
 from gateway.guard import Judged, without_named
-from gateway.limits import Key, Limit, address_key
+from gateway.limits import Key, Limit
 from gateway.plan import ListenerPlan, Route
 from gateway.shared import Shared
 from gateway.tokens import Verified
+from supervisor.ground.net.addresses import address_key
 from supervisor.plane.layout import Tier
 
 UNREAD: Final = '"method":null,"host":null,"path":null'

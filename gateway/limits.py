@@ -7,7 +7,6 @@ draft-ietf-httpapi-ratelimit-headers-10.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -92,16 +91,6 @@ def split(limits: Iterable[Limit]) -> tuple[tuple[Limit, ...], tuple[Limit, ...]
         tuple(limit for limit in limits if limit.key is not Key.USER),
         tuple(limit for limit in limits if limit.key is Key.USER),
     )
-
-
-def address_key(ip: str) -> bytes:
-    """What an address counts as: a customer gets an IPv6 /64, so it counts as one."""
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return address.packed[:8]
-        address = address.ipv4_mapped
-    return address.packed
 
 
 def _quoted(name: str) -> bytes:

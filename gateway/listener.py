@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any
 
 from OpenSSL import SSL
 
@@ -19,13 +19,14 @@ from gateway.http2.session import spoken_http2
 from gateway.plan import HTTP2, ListenerPlan, Plan, alpn
 from gateway.session import HEAD_SECONDS, serve
 from gateway.shared import Shared
-from supervisor.ground.lane import Listening, Overdue, Session, park
+from supervisor.ground.lane import Listening, Overdue, Session
 from supervisor.ground.net import proxy
+from supervisor.ground.net.addresses import plain_address
+from supervisor.ground.net.introduction import introduced, peeked
 from supervisor.ground.net.tls import Acceptor, TlsConn, base_context
 from supervisor.plane import layout
 
 _L = layout.Listener
-_DISCARD: Final = 4096
 
 
 class Listener:
@@ -89,7 +90,12 @@ class Listener:
             acceptor = self._acceptor
             data = b""
             if here.must_introduce(ip):
-                ip, data = await (introduced(conn, ip) if acceptor is None else peeked(conn, ip))
+                if acceptor is None:
+                    header, data = await introduced(conn)
+                else:
+                    header = await peeked(conn)
+                if header.source is not None:
+                    ip = header.source[0]
             if acceptor is not None:
                 tls: TlsConn = acceptor.wrap(conn)
                 stream = tls
@@ -115,48 +121,3 @@ class Listener:
             self.live.pop(session, None)
             stream.close()
             cells[counters + _L.ACTIVE] -= 1
-
-
-def plain_address(ip: str) -> str:
-    """An address as people write it: one mapped into IPv6 as the IPv4 address that it is, and without a zone."""
-    if ip.startswith("::ffff:") and "." in ip:
-        return ip.removeprefix("::ffff:")
-    return ip.partition("%")[0]
-
-
-async def introduced(conn: Any, ip: str) -> tuple[str, bytes]:
-    """The client's address by the PROXY header, and what was read beyond it. Raises ProxyError, OSError."""
-    data = b""
-    while True:
-        more = await conn.recv()
-        if not more:
-            raise ConnectionResetError("closed within the PROXY header")
-        data += more
-        found = proxy.decode(data)
-        if found is not None:
-            header, size = found
-            return (ip if header.source is None else header.source[0]), data[size:]
-
-
-async def peeked(conn: Any, ip: str) -> tuple[str, bytes]:
-    """The same where TLS reads the socket itself: exactly the header is taken off it."""
-    while True:
-        try:
-            data = conn.sock.recv(proxy.MAX_V2, socket.MSG_PEEK)
-        except BlockingIOError:
-            data = None
-        if data == b"":
-            raise ConnectionResetError("closed within the PROXY header")
-        found = None if data is None else proxy.decode(data)
-        if found is not None:
-            header, left = found
-            while left:
-                left -= len(conn.sock.recv(min(left, _DISCARD)))
-            conn.readable = True
-            return (ip if header.source is None else header.source[0]), b""
-        if data is not None and conn.last:
-            raise ConnectionResetError("closed within the PROXY header")
-        # Every segment that arrives makes an edge, whether or not the ones before it were read.
-        conn.readable = False
-        while not conn.readable:
-            await park()

@@ -5,10 +5,9 @@ Made anew by each reload beside what runs, and swapped in by one assignment. Wha
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -18,7 +17,8 @@ from gateway.guard import Guard
 from gateway.limits import Limit, bind, split
 from gateway.routes import Router
 from gateway.tokens import Verifier
-from supervisor.ground.config import Config, Network
+from supervisor.ground.config import Config
+from supervisor.ground.net.addresses import within
 from supervisor.ground.net.tls import Certificates, KeyPair
 from supervisor.ground.pools import Pool
 from supervisor.plane.layout import Kind
@@ -58,11 +58,11 @@ class ListenerPlan:
 
     def must_introduce(self, ip: str) -> bool:
         """Whether a peer with this address must send a PROXY header."""
-        return _within(ip, self.table.accept_proxy_protocol)
+        return within(ip, self.table.accept_proxy_protocol)
 
     def trusts(self, ip: str) -> bool:
         """Whether a peer with this address is believed about its client."""
-        return _within(ip, self.table.trusted_proxies)
+        return within(ip, self.table.trusted_proxies)
 
 
 @attrs.define(eq=False)
@@ -164,12 +164,3 @@ def _wanted(table: GatewayTable) -> set[bytes]:
 
 def _header_safe(text: str) -> bytes:
     return "".join(c if "!" <= c <= "~" and c != "%" else "-" for c in text).encode("ascii")
-
-
-def _within(ip: str, networks: Sequence[Network]) -> bool:
-    if not networks:
-        return False
-    address: Any = ipaddress.ip_address(ip.partition("%")[0])
-    if address.version == 6 and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network.value for network in networks)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from gateway.config import LimitTable
-from gateway.limits import Key, Limit, address_key, bind, split
+from gateway.limits import Key, Limit, bind, split
 from supervisor.ground.config import Rate
 
 
@@ -41,11 +39,3 @@ def test_limits_without_identity_run_first() -> None:
     assert [one.key for one in after] == [Key.USER]
     assert before[1].header == b"x-key"
     assert before[2].route_digest == b"<route>"
-
-
-@pytest.mark.parametrize(("one", "other", "same"), [
-    ("10.0.0.1", "10.0.0.2", False), ("10.0.0.1", "::ffff:10.0.0.1", True), ("2001:db8::1", "2001:db8::ffff:1", True),
-    ("2001:db8::1", "2001:db8:0:1::1", False), ("fe80::1%eth0", "fe80::2", True),
-])  # fmt: skip
-def test_an_ipv6_network_counts_as_one_client(one: str, other: str, same: bool) -> None:
-    assert (address_key(one) == address_key(other)) is same

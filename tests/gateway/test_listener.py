@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.listener import plain_address
 from supervisor.ground.net.proxy import encode_v1, encode_v2
 from supervisor.plane.layout import Kind, Listener
 from tests.gateway.house import PLAIN, House, answer, request
@@ -95,13 +94,6 @@ def test_one_mapped_into_ipv6_is_in_its_network(house: House) -> None:
     here = house.gateway._listeners["web"].here
     assert here.must_introduce("::ffff:127.0.0.1")
     assert not here.must_introduce("::1")
-
-
-@pytest.mark.parametrize(("given", "expected"), [
-    ("::ffff:192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::1"), ("192.0.2.1", "192.0.2.1"), ("::1", "::1"),
-])  # fmt: skip
-def test_addresses_are_plain(given: str, expected: str) -> None:
-    assert plain_address(given) == expected
 
 
 def test_sockets_of_slots_come_and_go(house: House) -> None:
