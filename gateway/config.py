@@ -189,7 +189,8 @@ class RouteTable:
     auth: str | None = None
     forward_token: bool = False
     limits: tuple[str, ...] = ()
-    timeout: Duration = Duration(15)
+    timeout: Duration = Duration(15)  # for an answer to begin, over all tries
+    idle_timeout: Duration = Duration(60)  # between two pieces of an answer
     max_body: Size | None = None
 
     def problems(self, config: Any) -> Iterable[Problem]:
@@ -222,8 +223,9 @@ class RouteTable:
                 yield Problem(("headers", name), "not the name of a header")
             elif _is_reserved(canonical(name.encode())):
                 yield Problem(("headers", name), f"{name} can't be routed by: it has a meaning of its own")
-        if self.timeout <= 0:
-            yield Problem(("timeout",), "must be more than 0")
+        for key in ("timeout", "idle_timeout"):
+            if getattr(self, key) <= 0:
+                yield Problem((key,), "must be more than 0")
 
 
 @attrs.frozen(kw_only=True)

@@ -4,19 +4,25 @@ The session's express lane handles what fits into one read each way; everything 
 stops fitting: bodies of any size in both directions at once, chunks, 100-continue and other interim answers, early
 answers, Upgrade, a stale connection tried again. One loop moves what can be moved and then waits for either side, so a
 side is read only as fast as the other takes it: at most one read is held in each direction.
+
+What a server is told, and how, is its call's; how long anybody may take, patience's; what a client reads, and where its
+body comes from, is for the subclasses, one for each version of HTTP.
 """
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.answers import find_answer_end, has_no_body
+from gateway.call import Call, Http1Call
 from gateway.connection import Connection
 from gateway.decisions import Decision
 from gateway.errors import PeerError
-from gateway.fields import CHUNKED, CLOSE, CONTINUE, KEEP_ALIVE, OLD, WEBSOCKET
-from gateway.framing import AnswerBody, Body, answer_body
+from gateway.fields import CONTINUE, WEBSOCKET
+from gateway.framing import Body
+from gateway.messages import Content, Head, Interim, Lost, Message, Switch
+from gateway.patience import Patience
 from gateway.plan import Route
 from gateway.shared import Shared
 from gateway.tunnel import Farewell, tunnel
@@ -24,13 +30,7 @@ from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
 
-CLIENT_SECONDS: Final = 60.0  # without taking a byte of its answer; nginx's send_timeout
-BODY_GRACE: Final = 10.0  # seconds a request body may fall behind MIN_BODY_RATE
-MIN_BODY_RATE: Final = 1024.0  # bytes a second
-MAX_INTERIM: Final = 16  # 1xx answers before the final one; more is no HTTP
-
 _SERVERS_FAULT: Final = frozenset({"bad_answer", "answer_cut", "answer_timeout"})
-_END: Final = b"\r\n\r\n"
 _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
@@ -38,17 +38,15 @@ class _Again(Exception):
     """The kept connection was stale: the same on a fresh one."""
 
 
-class Exchange:
+class Exchange(ABC):
     """One request. `run` brings it to its end and says what is left for the connection: see `reusable` and `body.rest`.
 
-    `payload` is the request's head with as much of its body as is there; `body` knows what is still to come. If the
-    express lane had begun, `server` and `upstream` are its, `sent` how much of the payload went out, and `answer` what
-    came back.
+    `payload` is the request's head with as much of its body's content as is there; `body` knows what is still to come.
     """
 
     def __init__(
         self, shared: Shared, connection: Connection, route: Route, decision: Decision[Route], payload: bytes,
-        body: Body, flags: int, ip: str, tail: bytes,
+        body: Body, flags: int, ip: str,
     ) -> None:  # fmt: skip
         self.shared = shared
         self.lane = shared.lane
@@ -58,31 +56,21 @@ class Exchange:
         self.route, self.decision = route, decision
         self.body, self.flags = body, flags
         self.ip = ip  # the client's, that balancing may go by
-        self.tail = tail  # the end of its answer's head
-        self._picked: Server | None = None
-        self.server: Server | None = None
-        self.upstream: Any = None
-        self.kept = False  # the connection had carried requests before
+        self.call: Call | None = None
         self.status = 0  # of the answer that was begun; 0: none yet
         self.reason = ""
         self.bytes_out = 0
         self.reusable = False
         self.server_name = ""
+        self._picked: Server | None = None
         self._payload: bytes | None = payload  # to send again on a fresh connection; None once that can't be
-        self._to_server: bytes | memoryview = payload
         self._to_client: bytes | memoryview = b""
-        self._answer = b""  # of a head that is not complete
-        self._heard = False  # the server has sent something
-        self._carried: AnswerBody | None = None  # the answer's body
         self._upload = not body.done  # the request body goes on
-        self._plain = bool(flags & OLD)  # answers' bodies go on without chunks
-        self._refused = False  # the server took less than the whole request
-        self._interim = 0
-        self._keep_upstream = False
-        self._tunnel = False
-        self._patience = BODY_GRACE
-        self._stuck_since = 0.0  # the client has taken nothing since then
-        self._client_by = self._server_by = math.inf
+        self._interim = False  # the client has heard a 1xx
+        self._stale = False  # the kept connection was: the next is a fresh one
+        self._ended = False  # the answer is complete
+        self._tunnel: Switch | None = None
+        self._patience = Patience(self.lane.now, route.timeout, route.idle_timeout)
 
     @property
     def unsent(self) -> bytes:
@@ -95,51 +83,52 @@ class Exchange:
         if upstream is None:
             self._picked = server
             return
-        assert self._payload is not None
-        self.server, self.upstream, self.kept = server, upstream, True
-        self.server_name = server.name
-        if not answer:
-            upstream.readable = True  # an error or an end of the stream may have been met already: look again
-        self._to_server = memoryview(self._payload)[sent:]
-        self._answer = answer
-        self._heard = bool(answer)
-        self.shared.cells[server.base + _BYTES_OUT] += sent
-        self.shared.cells[server.base + _BYTES_IN] += len(answer)
+        call = self._http1_call(server, upstream, True)
+        call.take_over(sent, answer)
+        self.call, self.server_name = call, server.name
 
     async def run(self) -> None:
         """Carry it through. PeerError: no answer was begun, this is the one to give. OSError: the client is gone."""
-        began = self.lane.now
         try:
             while True:
-                if self.upstream is None:
-                    await self._connect(began)
+                if self.call is None:
+                    await self._connect()
                 try:
-                    await self._pump(began)
+                    await self._pump()
                 except _Again:
                     continue
                 except PeerError as error:
-                    if error.code in _SERVERS_FAULT and self.server is not None:
-                        self.server.failed(self.lane.now_ns)
+                    if error.code == "client_timeout":
+                        self.reason = error.code
+                        raise TimeoutError from None
+                    if error.code in _SERVERS_FAULT and self.call is not None:
+                        self.call.server.failed(self.lane.now_ns)
                     if self.status:
                         self.reason = error.code
                         return  # cut: the answer has begun, and ends short
                     raise
                 break
-            if self._tunnel:
-                await self._join()
-            elif self._keep_upstream and self.server is not None:
-                upstream, self.upstream = self.upstream, None
-                self.shared.upstreams.keep(self.server, upstream)
+            if self._tunnel is not None:
+                await self._join(self._tunnel)
+            elif self.call is not None:
+                call, self.call = self.call, None
+                call.release()
+                call.server.ended()
         finally:
-            if self.upstream is not None:
-                self.shared.upstreams.close(self.upstream)
-            if self.server is not None:
-                self.server.ended()
+            self._let_go()
 
-    async def _join(self) -> None:
+    def _let_go(self) -> None:
+        """Give up the call, if there is one."""
+        call, self.call = self.call, None
+        if call is not None:
+            call.abandon()
+            call.server.ended()
+
+    async def _join(self, switch: Switch) -> None:
         """The tunnel after 101."""
-        assert self.server is not None
-        cells, base = self.shared.cells, self.server.base
+        call = self.call
+        assert isinstance(call, Http1Call)
+        cells, base = self.shared.cells, call.server.base
 
         def moved(up: int, down: int) -> None:
             cells[base + _BYTES_OUT] += up
@@ -147,255 +136,165 @@ class Exchange:
             self.bytes_out += down
 
         farewell = self.connection.farewell = Farewell()
-        await tunnel(self.session, self.stream, self.upstream, self.body.rest, self._answer, moved, farewell)
+        await tunnel(self.session, self.stream, call.conn, self.body.rest, switch.data, moved, farewell)
 
     # -- connecting
 
-    async def _connect(self, began: float) -> None:
+    async def _connect(self) -> None:
         """A kept connection if there is one and it was not just found stale, else a fresh one."""
         upstreams = self.shared.upstreams
         server, self._picked = self._picked, None
         if server is None:
             server = self.route.pool.pick(self.ip)
-        stack = upstreams.idle.get(server) if server is not None and not self.kept else None
+        stack = upstreams.idle.get(server) if server is not None and not self._stale else None
         if server is not None and stack:
             server.started()
-            self.server, self.upstream, self.kept = server, stack.pop()[0], True
+            self.call = self._http1_call(server, stack.pop()[0], True)
         else:
-            left = self.route.timeout - (self.lane.now - began)
-            self.server, self.upstream = await upstreams.open(self.route.pool, self.ip, server, left)
-            self.kept = False
-        self.server_name = self.server.name
+            left = self._patience.left(self.lane.now)
+            server, conn = await upstreams.open(self.route.pool, self.ip, server, left)
+            self.call = self._http1_call(server, conn, False)
+        self.server_name = server.name
 
-    def _server_failed(self, error: PeerError) -> Exception:
-        """What to do about a connection that broke before its answer: the error, or once more on a fresh one."""
-        untouched = self._payload is not None and len(self._to_server) == len(self._payload)
-        if self.kept and not self._heard and self._payload is not None and (self.decision.idempotent or untouched):
-            assert self.server is not None
-            self.shared.upstreams.close(self.upstream)
-            self.server.ended()
-            self.server = self.upstream = None
-            self._to_server = self._payload
-            return _Again()
-        return error
+    def _http1_call(self, server: Server, conn: Any, kept: bool) -> Http1Call:
+        assert self._payload is not None
+        return Http1Call(self.shared, server, conn, kept, self._payload, self.body, self.decision.head)
 
-    async def _pump(self, began: float) -> None:
-        lane = self.lane
-        self.stream.waiter = self.upstream.waiter = self.session
-        self._server_by = began + self.route.timeout
-        if self._answer:
-            self._take_answer(b"")
-        while not self._finished():
+    def _try_again(self, call: Call) -> None:
+        """A connection broke before its answer: raises _Again if the same may go out once more."""
+        if call.kept and not call.heard and self._payload is not None and (self.decision.idempotent or not call.sent):
+            self._let_go()
+            self._stale = True
+            raise _Again
+
+    async def _pump(self) -> None:
+        lane, call = self.lane, self.call
+        assert call is not None
+        self.stream.waiter = self.session
+        call.attach(self.session)
+        while not (not self._to_client and (self._ended or self._tunnel is not None)):
             moved = False
-            if not self._to_client and not (self._carried is not None and self._carried.done):
-                moved |= self._read_answer()
+            if not self._to_client and not self._ended:
+                moved |= self._read_answer(call)
             if self._to_client:
                 moved |= self._write_client()
-            if self._upload and not self._to_server:
+            if self._upload and not call.sending:
                 moved |= self._read_body()
-            if self._to_server:
-                moved |= self._write_server()
+            if call.sending:
+                moved |= self._write_server(call)
             if moved:
                 lane.credit -= 1
                 if lane.credit < 0:
                     await lane.pause()
                 continue
-            await self._wait()
+            await self._wait(call)
 
-    def _finished(self) -> bool:
-        return not self._to_client and (self._tunnel or (self._carried is not None and self._carried.done))
-
-    async def _wait(self) -> None:
+    async def _wait(self, call: Call) -> None:
         """Until something happens on either side, or one of them is too slow."""
-        lane = self.lane
-        waits_for_body = self._upload and not self._to_server
+        lane, patience = self.lane, self._patience
+        receiving = self._upload and not call.sending
         if self.flags & CONTINUE and not self._interim and not self.body.received:
-            waits_for_body = False  # the client waits for the server's word, so the server's time runs
-        if self._to_client:
-            self._stuck_since = self._stuck_since or lane.now
-            self._client_by = self._stuck_since + CLIENT_SECONDS
-        elif waits_for_body:
-            self._client_by = lane.now + self._patience
-        else:
-            self._client_by = math.inf
-        # While the client is what keeps it from going on, the server has time.
-        server_by = math.inf if self._to_client or (waits_for_body and not self.status) else self._server_by
-        by = min(self._client_by, server_by)
+            receiving = False  # the client waits for the server's word, so the server's time runs
         began = lane.now
+        by = patience.until(began, bool(self._to_client), receiving)
         self.session.expire_in(max(0.0, by - began))
         try:
             await park()
         except Overdue:
             if lane.now < by - 0.001:
                 raise
-            if self._client_by > server_by and self.status:
-                raise PeerError("answer_cut", "the server stopped in the middle of its answer") from None
-            if self._client_by > server_by:
-                raise PeerError("answer_timeout", f"no answer within {self.route.timeout:g} s") from None
-            if self._to_client:
-                self.reason = "client_timeout"
-                raise TimeoutError from None
-            raise PeerError("body_timeout", "the request body comes at less than 1 KiB/s") from None
-        if waits_for_body:
-            self._patience = max(0.0, self._patience - (lane.now - began))
+            raise patience.verdict(lane.now, bool(self._to_client)) from None
+        patience.waited(lane.now - began)
 
     # -- towards the server
 
+    @abstractmethod
     def _read_body(self) -> bool:
-        data = self.stream.recv_nowait()
-        if data is None:
-            return False
-        if not data:
-            self.reason = "client_gone"
-            raise ConnectionResetError("the request body ended early")
-        self._take_body(data)
-        return True
+        """Take a piece of the request's body, if there is one. Raises OSError if the client is gone."""
 
     def _take_body(self, data: bytes) -> None:
-        self._patience = min(BODY_GRACE, self._patience + len(data) / MIN_BODY_RATE)
-        self._payload = None
-        self._to_server = self.body.take(data)
-        self._upload = not self.body.done
-        self._server_by = self.lane.now + self.route.timeout
+        """A piece of the body as the client framed it."""
+        self._patience.body_came(len(data), self.lane.now)
+        content = self.body.take(data)
+        self._send_body(content, self.body.trailers if self.body.done else None)
 
-    def _write_server(self) -> bool:
-        try:
-            sent = self.upstream.send_nowait(self._to_server)
-        except OSError:
-            # It reads no more. It may have said why before: whatever it sent is still to be read.
-            self.upstream.readable = True
-            again = None if self._heard else self._server_failed(PeerError("answer_cut"))
-            if isinstance(again, _Again):
-                raise again from None
+    def _send_body(self, content: bytes, trailers: Sequence[bytes] | None) -> None:
+        """A piece of the body's content; with trailers, the last."""
+        assert self.call is not None
+        self._payload = None
+        self._upload = trailers is None
+        self.call.send(content, trailers)
+
+    def _write_server(self, call: Call) -> bool:
+        moved = call.write()
+        if call.refused:
+            self._try_again(call)
             self._upload = False
-            self._refused = True
-            self._to_server = b""
-            self._payload = None
-            return True
-        if not sent:
-            return False
-        assert self.server is not None
-        self.shared.cells[self.server.base + _BYTES_OUT] += sent
-        if self._payload is None:  # a body in pieces: the server's time begins with the last of them
-            self._server_by = self.lane.now + self.route.timeout
-        self._to_server = b"" if sent == len(self._to_server) else memoryview(self._to_server)[sent:]
-        return True
+        elif moved and self._payload is None:
+            self._patience.server_moved(self.lane.now)
+        return moved
 
     # -- towards the client
 
-    def _read_answer(self) -> bool:
+    def _read_answer(self, call: Call) -> bool:
         try:
-            data = self.upstream.recv_nowait()
-        except OSError:
-            raise self._server_failed(PeerError("answer_cut", "the server reset its connection")) from None
-        if data is None:
+            messages = call.receive()
+        except Lost:
+            self._try_again(call)
+            raise
+        if messages is None:
             return False
-        if data:
-            self._heard = True
-            if self.server is not None:
-                self.shared.cells[self.server.base + _BYTES_IN] += len(data)
-            self._server_by = self.lane.now + self.route.timeout if self.status else self._server_by
-            self._take_answer(data)
-        elif self._carried is not None:
-            self._to_client = self._carried.end()
-            self._keep_upstream = False
-        else:
-            raise self._server_failed(PeerError("answer_cut", "the server closed without an answer"))
+        for message in messages:
+            self._take(call, message)
         return True
 
-    def _take_answer(self, data: bytes) -> None:
-        if self._carried is not None:
-            self._to_client = self._carried.take(data)
-            if self._carried.rest:
-                self._keep_upstream = False  # it speaks without being asked: nothing on it can be believed
-            return
-        data = self._answer + data
-        while data:
-            end = find_answer_end(data)
-            if end < 0:
-                self._answer = data
-                return
-            head, data = data[:end], data[end + 4 :]
-            status, lines, flags, length, dated = self.shared.answers.judge(head, end)
-            if status >= 200:
-                self._answer = b""
-                self._begin_answer(status, lines, flags, length, dated, data)
-                return
-            if status == 101:
-                self._switch(lines, data)
-                return
-            self._interim += 1
-            if self._interim > MAX_INTERIM:
-                raise PeerError("bad_answer", "interim answers without end")
-            self._say_interim(lines)
-        self._answer = b""
+    def _take(self, call: Call, message: Message) -> None:
+        if isinstance(message, Content):
+            self._say(self._content(message.data))
+        elif isinstance(message, Head):
+            if not message.dated:
+                message.lines.append(self.shared.date_line())
+            self.status = message.status
+            self._patience.answer_began(self.lane.now)
+            call.server.succeeded()
+            self._say(self._head(message))
+        elif isinstance(message, Interim):
+            self._interim = True
+            self._say(self._interim_head(message.lines))
+        elif isinstance(message, Switch):
+            if not self.flags & WEBSOCKET:
+                raise PeerError("bad_answer", "the server changes the protocol without being asked")
+            self._tunnel = message
+            call.server.succeeded()
+            self._say(self._switch(message.lines))
+        else:
+            self._ended = True
+            self._say(self._end(message.trailers))
 
-    def _begin_answer(self, status: int, lines: list[bytes], flags: int, length: int, dated: bool, data: bytes) -> None:
-        """The final answer's head, and the body that came with it."""
-        bodiless = has_no_body(status, self.decision.head)
-        if status == 204:  # RFC 9110 §8.6
-            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
-        carried = answer_body(0 if bodiless else length, bool(flags & CHUNKED) and not bodiless, self._plain)
-        unbounded = not bodiless and length < 0
-        sent_whole = self.body.done and not self._to_server and not self._refused
-        self._keep_upstream = sent_whole and not flags & (CLOSE | OLD) and (not unbounded or bool(flags & CHUNKED))
-        if not dated:
-            lines.append(self.shared.date_line())
-        self.status = status
-        self._server_by = self.lane.now + self.route.timeout
-        assert self.server is not None
-        self.server.succeeded()
-        head = self._say_head(lines, unbounded, carried.done)
-        ended = carried.done
-        body = carried.take(data) if data and not ended else b""
-        if carried.rest or (data and ended):
-            self._keep_upstream = False
-        self._carried = carried
-        self._to_client = b"".join((self._to_client, head, body))
-
-    # -- what HTTP/1.1 says in its own way
-
-    def _say_interim(self, lines: list[bytes]) -> None:
-        if not self.flags & OLD:
-            self._to_client = b"".join((self._to_client, b"\r\n".join(lines), _END))
-
-    def _say_head(self, lines: list[bytes], unbounded: bool, ends: bool) -> bytes:
-        """The head of the answer: what stands before its body. `unbounded`: it has a body of no known length; `ends`:
-        it has none at all."""
-        old = bool(self.flags & OLD)
-        # What the client has not sent of its body can't be told from its next request, once we stop reading it.
-        closing = (
-            not self.body.done
-            or self.connection.listener.draining
-            or bool(self.flags & CLOSE)
-            or (old and (unbounded or not self.flags & KEEP_ALIVE))
-        )
-        self.reusable = not closing
-        if unbounded and not old:
-            lines.append(b"Transfer-Encoding: chunked")
-        if closing:
-            lines.append(b"Connection: close")
-        elif old:
-            lines.append(b"Connection: keep-alive")
-        return b"\r\n".join(lines) + self.tail
-
-    def _switch(self, lines: list[bytes], data: bytes) -> None:
-        """101: from here on the bytes are nobody's but theirs."""
-        if not self.flags & WEBSOCKET:
-            raise PeerError("bad_answer", "the server changes the protocol without being asked")
-        self.status = 101
-        self._tunnel = True
-        self._answer = data
-        lines += (b"Connection: Upgrade", b"Upgrade: websocket")
-        self._to_client = b"".join((self._to_client, b"\r\n".join(lines), self.tail))
-        if self.server is not None:
-            self.server.succeeded()
+    def _say(self, data: bytes) -> None:
+        self._to_client = b"".join((self._to_client, data)) if self._to_client else data
 
     def _write_client(self) -> bool:
         if not (sent := self.stream.send_nowait(self._to_client)):
             return False
         self.bytes_out += sent
-        self._stuck_since = 0.0
         self._to_client = b"" if sent == len(self._to_client) else memoryview(self._to_client)[sent:]
-        self._server_by = self.lane.now + self.route.timeout
+        self._patience.client_took(self.lane.now)
         return True
+
+    # What is to be sent on the client's connection for each part of the answer.
+
+    @abstractmethod
+    def _interim_head(self, lines: list[bytes]) -> bytes: ...
+
+    @abstractmethod
+    def _head(self, head: Head) -> bytes: ...
+
+    @abstractmethod
+    def _content(self, data: bytes) -> bytes: ...
+
+    @abstractmethod
+    def _end(self, trailers: list[bytes]) -> bytes: ...
+
+    @abstractmethod
+    def _switch(self, lines: list[bytes]) -> bytes: ...

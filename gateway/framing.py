@@ -1,15 +1,16 @@
-"""Bodies in pieces, both ways: where they end, and in which form they go on.
+"""Bodies in pieces: where they end, and what they contain.
 
-A request body goes to the server as it came, by length or in chunks of our own; an answer's by length, in chunks, or to
-the end of the stream, as far as the client's version allows. `take` turns what was received into what is to be sent;
-`done` says that the body has ended, and then `rest` is what came after it. Nothing is ever gathered here.
+`take` turns what was received into content; `done` says that the body has ended, and then `rest` is what came after it
+and `trailers` are its trailer lines. In which frames the content goes on is the other side's affair. Nothing is ever
+gathered here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.chunks import ChunkDecoder, RequestChunks, encode, encode_end
+from gateway.chunks import ChunkDecoder, RequestChunks
 from gateway.errors import PeerError
 from gateway.fields import FieldParser
 
@@ -17,27 +18,35 @@ from gateway.fields import FieldParser
 class Body(Protocol):
     """One body on its way through."""
 
+    length: int  # in bytes; -1 where only its end tells
     done: bool
     rest: bytes
     received: int  # bytes of content so far
 
+    @property
+    def trailers(self) -> Sequence[bytes]:
+        """Header lines that came after the content."""
+
     def take(self, data: bytes) -> bytes:
-        """What goes on of `data`. Not called once `done`, nor with nothing."""
+        """The content in `data`. Not called once `done`, nor with nothing."""
 
 
 class AnswerBody(Body, Protocol):
     """A body that may end with its stream."""
 
-    def end(self) -> bytes:
-        """The server's stream ended: what is still to be sent. Raises PeerError if the body is not whole."""
+    def end(self) -> None:
+        """The server's stream ended. Raises PeerError if the body is not whole."""
 
 
 class LengthBody:
     """A body by Content-Length; of a request or an answer without one, by 0."""
 
-    __slots__ = ("_left", "done", "received", "rest")
+    __slots__ = ("_left", "done", "length", "received", "rest")
+
+    trailers: Sequence[bytes] = ()
 
     def __init__(self, length: int) -> None:
+        self.length = length
         self._left = length
         self.done = length == 0
         self.rest = b""
@@ -52,38 +61,16 @@ class LengthBody:
         self.done = left == 0
         return data
 
-    def end(self) -> bytes:
+    def end(self) -> None:
         raise PeerError("answer_cut", f"{self._left} bytes of the body are missing")
 
 
-class ChunkedRequest:
-    """A client's chunked body, encoded anew."""
-
-    __slots__ = ("_chunks", "_limit", "done", "received", "rest")
-
-    def __init__(self, head: bytes, parser: FieldParser, limit: int | None) -> None:
-        self._chunks = RequestChunks(head, parser)
-        self._limit = limit
-        self.done = False
-        self.rest = b""
-        self.received = 0
-
-    def take(self, data: bytes) -> bytes:
-        content = self._chunks.receive_data(data)
-        self.received += len(content)
-        if self._limit is not None and self.received > self._limit:
-            raise PeerError("body_too_large", f"the body exceeds {self._limit} bytes")
-        if not self._chunks.done:
-            return encode(content)
-        self.done = True
-        self.rest = self._chunks.rest
-        return encode(content) + encode_end(self._chunks.trailers)
-
-
-class StreamedRequest:
-    """An HTTP/2 client's body of no known length, in chunks; its stream says where it ends."""
+class _Limited:
+    """A request's body of no known length: counted against the route's limit."""
 
     __slots__ = ("_limit", "done", "received", "rest")
+
+    length = -1
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -91,26 +78,63 @@ class StreamedRequest:
         self.rest = b""
         self.received = 0
 
-    def take(self, data: bytes) -> bytes:
-        self.received += len(data)
+    def count(self, size: int) -> None:
+        """So much more came. Raises PeerError("body_too_large")."""
+        self.received += size
         if self._limit is not None and self.received > self._limit:
             raise PeerError("body_too_large", f"the body exceeds {self._limit} bytes")
-        return encode(data)
 
-    def finish(self, trailers: list[bytes]) -> bytes:
+
+class ChunkedRequest(_Limited):
+    """A client's chunked body."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, head: bytes, parser: FieldParser, limit: int | None) -> None:
+        super().__init__(limit)
+        self._chunks = RequestChunks(head, parser)
+
+    def take(self, data: bytes) -> bytes:
+        content = self._chunks.receive_data(data)
+        self.count(len(content))
+        if self._chunks.done:
+            self.done = True
+            self.rest = self._chunks.rest
+        return content
+
+    @property
+    def trailers(self) -> Sequence[bytes]:
+        return self._chunks.trailers
+
+
+class StreamedRequest(_Limited):
+    """An HTTP/2 client's body of no known length; its stream says where it ends."""
+
+    __slots__ = ("trailers",)
+
+    def __init__(self, limit: int | None) -> None:
+        super().__init__(limit)
+        self.trailers: Sequence[bytes] = ()
+
+    def take(self, data: bytes) -> bytes:
+        self.count(len(data))
+        return data
+
+    def finish(self, trailers: Sequence[bytes]) -> None:
         """The end of the body, with its trailers."""
         self.done = True
-        return encode_end(trailers)
+        self.trailers = trailers
 
 
 class ChunkedAnswer:
-    """A server's chunked body: encoded anew, or for clients of other versions plain, with the trailers apart."""
+    """A server's chunked body."""
 
-    __slots__ = ("_decoder", "_plain", "done", "received", "rest")
+    __slots__ = ("_decoder", "done", "received", "rest")
 
-    def __init__(self, plain: bool) -> None:
+    length = -1
+
+    def __init__(self) -> None:
         self._decoder = ChunkDecoder()
-        self._plain = plain
         self.done = False
         self.rest = b""
         self.received = 0
@@ -122,40 +146,39 @@ class ChunkedAnswer:
         self.done = decoder.done
         if self.done:
             self.rest = decoder.rest
-        if self._plain:
-            return content
-        return encode(content) + encode_end(decoder.trailers) if self.done else encode(content)
+        return content
 
     @property
-    def trailers(self) -> list[bytes]:
+    def trailers(self) -> Sequence[bytes]:
         return self._decoder.trailers
 
-    def end(self) -> bytes:
+    def end(self) -> None:
         raise PeerError("answer_cut", "the answer ended within a chunk")
 
 
 class UnboundedAnswer:
     """A server's body that ends with its connection (RFC 9112 §6.3, rule 8)."""
 
-    __slots__ = ("_plain", "done", "received", "rest")
+    __slots__ = ("done", "received", "rest")
 
-    def __init__(self, plain: bool) -> None:
-        self._plain = plain
+    length = -1
+    trailers: Sequence[bytes] = ()
+
+    def __init__(self) -> None:
         self.done = False
         self.rest = b""
         self.received = 0
 
     def take(self, data: bytes) -> bytes:
         self.received += len(data)
-        return data if self._plain else encode(data)
+        return data
 
-    def end(self) -> bytes:
+    def end(self) -> None:
         self.done = True
-        return b"" if self._plain else encode_end([])
 
 
-def answer_body(length: int, chunked: bool, plain: bool) -> AnswerBody:
-    """The body of an answer with this length, -1 for none given. `plain`: it goes on without chunks."""
+def answer_body(length: int, chunked: bool) -> AnswerBody:
+    """The body of an answer with this length, -1 for none given."""
     if chunked:
-        return ChunkedAnswer(plain)
-    return LengthBody(length) if length >= 0 else UnboundedAnswer(plain)
+        return ChunkedAnswer()
+    return LengthBody(length) if length >= 0 else UnboundedAnswer()

@@ -41,7 +41,8 @@ class Route:
     before: tuple[Limit, ...]  # limits that need no identity
     after: tuple[Limit, ...]
     forward_token: bool
-    timeout: float
+    timeout: float  # for an answer, over all tries
+    idle_timeout: float  # between the pieces of an answer
     max_body: int | None
     counters: int  # base of its cells
 
@@ -129,6 +130,7 @@ def _route(
         after=limits[1],
         forward_token=table.forward_token,
         timeout=float(table.timeout),
+        idle_timeout=float(table.idle_timeout),
         max_body=None if table.max_body is None else int(table.max_body),
         counters=counters,
     )

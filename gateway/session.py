@@ -13,10 +13,11 @@ from gateway.admission import Admission
 from gateway.connection import Connection
 from gateway.decisions import Decision
 from gateway.errors import PeerError
-from gateway.exchange import CLIENT_SECONDS, Exchange
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, WANTS_UPGRADE, WEBSOCKET
 from gateway.framing import Body, ChunkedRequest, LengthBody
 from gateway.guard import Judged, find_end
+from gateway.http1 import Http1Exchange
+from gateway.patience import CLIENT_SECONDS
 from gateway.plan import ListenerPlan, Plan, Route
 from gateway.refusal import linger, refuse
 from gateway.shared import Shared
@@ -55,7 +56,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     flying = 0  # the cell that counts the request as in flight on its route
     out: list[bytes]
     judged: Judged | None
-    exchange: Exchange | None
+    exchange: Http1Exchange | None
     patience = HEAD_SECONDS
     try:
         while True:
@@ -175,7 +176,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                     return
                                 data = data[total:]
                                 continue
-                    exchange = Exchange(shared, connection, route, decision, request, LengthBody(0), flags, ip, tail)
+                    exchange = Http1Exchange(
+                        shared, connection, route, decision, request, LengthBody(0), flags, ip, tail
+                    )
                     exchange.body.rest = data[total:]
                     if server is not None:
                         exchange.take_over(server, upstream, sent, answer)
@@ -237,7 +240,7 @@ async def _rest_of_head(shared: Shared, connection: Connection, data: bytes) -> 
 def _exchange(
     shared: Shared, connection: Connection, plan: Plan, here: ListenerPlan, route: Route, decision: Decision[Route],
     out: list[bytes], flags: int, length: int, host: bytes | None, data: bytes, body_at: int, ip: str, tail: bytes,
-) -> Exchange:  # fmt: skip
+) -> Http1Exchange:  # fmt: skip
     """An Exchange for a request that the express lane does not take."""
     body: Body
     upgrade = WEBSOCKET | WANTS_UPGRADE
@@ -264,10 +267,10 @@ def _exchange(
     if host is None:
         out.append(b"Host: " + here.fallback_host)
     request = b"\r\n".join((*out, b"", first))
-    return Exchange(shared, connection, route, decision, request, body, flags, ip, tail)
+    return Http1Exchange(shared, connection, route, decision, request, body, flags, ip, tail)
 
 
-async def _carry(shared: Shared, exchange: Exchange, asked: Admission, head: int, began: int) -> bytes | None:
+async def _carry(shared: Shared, exchange: Http1Exchange, asked: Admission, head: int, began: int) -> bytes | None:
     """Run an Exchange and account for it; what is left to serve, or None if the connection is at its end."""
     connection, body = exchange.connection, exchange.body
     reason, finished = "client_gone", False
@@ -300,7 +303,7 @@ async def _carry(shared: Shared, exchange: Exchange, asked: Admission, head: int
 
 
 async def _refuse(
-    shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Exchange | None,
+    shared: Shared, connection: Connection, plan: Plan, error: PeerError, exchange: Http1Exchange | None,
     server: str, data: bytes, total: int, flags: int, asked: Admission, began: int,
 ) -> bytes | None:  # fmt: skip
     """Answer an error; what is left to serve, or None if the connection is at its end. `data` begins the request."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.chunks import kept_trailers
+from gateway.errors import PeerError
 from gateway.exchange import Exchange
-from gateway.framing import Body, ChunkedAnswer, StreamedRequest
+from gateway.framing import Body, StreamedRequest
 from gateway.http2.streams import CLOSED
+from gateway.messages import Head
 
 if TYPE_CHECKING:
     from gateway.http2.errand import Errand
@@ -20,22 +22,11 @@ class StreamExchange(Exchange):
         link, route, decision = errand.link, errand.route, errand.decision
         assert route is not None
         assert decision is not None
-        super().__init__(link.shared, link.connection, route, decision, payload, body, flags, errand.ip, b"")
+        super().__init__(link.shared, link.connection, route, decision, payload, body, flags, errand.ip)
         self.stream = errand
-        self._plain = True
         self._errand = errand
         self._core = link.core
-
-    def _say_interim(self, lines: list[bytes]) -> None:
-        self._core.send_head(self._errand.stream, self.shared.blocks.encode(lines))
-        self._errand.link.wake()
-
-    def _say_head(self, lines: list[bytes], unbounded: bool, ends: bool) -> bytes:
-        block = self.shared.blocks.encode(lines) + self._errand.tail()
-        self.bytes_out += len(block)
-        self._core.send_head(self._errand.stream, block, end=ends)
-        self._errand.link.wake()
-        return b""
+        self._trailers: list[bytes] = []
 
     def _read_body(self) -> bool:
         stream = self._errand.stream
@@ -49,13 +40,33 @@ class StreamExchange(Exchange):
         if not stream.whole or not isinstance(self.body, StreamedRequest):
             return False
         parser = self._errand.plan.guard.parser
-        self._to_server = self.body.finish(kept_trailers(parser, stream.trailers, "bad_body"))
-        self._payload = None
-        self._upload = False
+        self.body.finish(kept_trailers(parser, stream.trailers, "bad_body"))
+        self._send_body(b"", self.body.trailers)
         return True
+
+    def _interim_head(self, lines: list[bytes]) -> bytes:
+        self._core.send_head(self._errand.stream, self.shared.blocks.encode(lines))
+        self._errand.link.wake()
+        return b""
+
+    def _head(self, head: Head) -> bytes:
+        block = self.shared.blocks.encode(head.lines) + self._errand.tail()
+        self.bytes_out += len(block)
+        self._core.send_head(self._errand.stream, block, end=head.bodiless or head.length == 0)
+        self._errand.link.wake()
+        return b""
+
+    def _content(self, data: bytes) -> bytes:
+        return data
+
+    def _end(self, trailers: list[bytes]) -> bytes:
+        self._trailers = trailers
+        return b""
+
+    def _switch(self, lines: list[bytes]) -> bytes:
+        raise PeerError("bad_answer", "the server changes the protocol without being asked")
 
     def finish(self) -> None:
         """The answer is complete."""
-        trailers = self._carried.trailers if isinstance(self._carried, ChunkedAnswer) else []
-        self._core.send_end(self._errand.stream, self.shared.blocks.encode(trailers))
+        self._core.send_end(self._errand.stream, self.shared.blocks.encode(self._trailers))
         self._errand.link.wake()

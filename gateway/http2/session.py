@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from gateway.admission import UNREAD
 from gateway.connection import Connection
-from gateway.exchange import CLIENT_SECONDS
 from gateway.http2.connection import Http2Connection
 from gateway.http2.errand import Errand
 from gateway.http2.errors import CANCEL, ConnectionFault
 from gateway.http2.frames import PREFACE
 from gateway.http2.streams import CLOSED, Stream
+from gateway.patience import CLIENT_SECONDS
 from gateway.refusal import SEND_SECONDS, linger
 from gateway.session import HEAD_SECONDS, NEXT_SECONDS
 from gateway.shared import Shared

@@ -543,14 +543,15 @@ def test_a_routes_timeout_may_be_short(build: Build, kept: bool) -> None:
     assert answer(client.take()).code == "answer_timeout"
 
 
-def test_an_answer_that_stops_is_cut(house: House) -> None:
+def test_an_answer_that_stops_is_cut(build: Build) -> None:
+    house = build(PLAIN.replace('pool = "web"', 'pool = "web"\nidle_timeout = "20s"'))
     client = house.connect()
     client.get()
     house.received()
     house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
-    house.lane.advance(10)
+    house.lane.advance(18)
     house.answer(b"56")
-    house.lane.advance(14)
+    house.lane.advance(19)
     assert not client.closed
     house.lane.advance(2)
     client.take()

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import PeerError
 from gateway.fields import FieldParser
-from gateway.framing import ChunkedAnswer, ChunkedRequest, LengthBody, UnboundedAnswer
+from gateway.framing import ChunkedAnswer, ChunkedRequest, LengthBody, StreamedRequest, UnboundedAnswer
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -27,11 +27,11 @@ def test_a_length_that_is_not_reached_is_a_cut() -> None:
     assert refusal.value.code == "answer_cut"
 
 
-def test_a_clients_chunks_are_encoded_anew_and_counted() -> None:
+def test_a_clients_chunks_are_decoded_and_counted() -> None:
     body = ChunkedRequest(HEAD, FieldParser(), 5)
-    assert body.take(b"3;x\r\nabc\r\n") == b"3\r\nabc\r\n"
-    assert body.take(b"2\r\nde\r\n0\r\nX: 1\r\n\r\nrest") == b"2\r\nde\r\n0\r\nX: 1\r\n\r\n"
-    assert (body.done, body.rest, body.received) == (True, b"rest", 5)
+    assert body.take(b"3;x\r\nabc\r\n") == b"abc"
+    assert body.take(b"2\r\nde\r\n0\r\nX: 1\r\n\r\nrest") == b"de"
+    assert (body.done, body.rest, body.received, body.trailers) == (True, b"rest", 5, [b"X: 1"])
 
 
 def test_a_clients_chunks_are_limited() -> None:
@@ -41,21 +41,29 @@ def test_a_clients_chunks_are_limited() -> None:
     assert refusal.value.code == "body_too_large"
 
 
-@pytest.mark.parametrize(("plain", "expected"), [(False, b"3\r\nabc\r\n0\r\n\r\n"), (True, b"abc")])
-def test_a_servers_chunks_go_on_in_chunks_or_plain(plain: bool, expected: bytes) -> None:
-    body = ChunkedAnswer(plain)
-    assert body.take(b"3\r\nabc\r\n0\r\n\r\nrest") == expected
-    assert (body.done, body.rest, body.received) == (True, b"rest", 3)
+def test_a_stream_ends_when_it_is_told_so() -> None:
+    body = StreamedRequest(5)
+    assert (body.take(b"abc"), body.done, body.length) == (b"abc", False, -1)
+    body.finish([b"x: 1"])
+    assert (body.done, body.trailers) == (True, [b"x: 1"])
+    with pytest.raises(PeerError):
+        body.take(b"def")
 
 
-@pytest.mark.parametrize(("plain", "piece", "end"), [(False, b"3\r\nabc\r\n", b"0\r\n\r\n"), (True, b"abc", b"")])
-def test_an_unbounded_answer_ends_with_its_stream(plain: bool, piece: bytes, end: bytes) -> None:
-    body = UnboundedAnswer(plain)
-    assert (body.take(b"abc"), body.done) == (piece, False)
-    assert (body.end(), body.done) == (end, True)
+def test_a_servers_chunks_are_decoded() -> None:
+    body = ChunkedAnswer()
+    assert body.take(b"3\r\nabc\r\n0\r\nX: 1\r\n\r\nrest") == b"abc"
+    assert (body.done, body.rest, body.received, body.trailers) == (True, b"rest", 3, [b"X: 1"])
+
+
+def test_an_unbounded_answer_ends_with_its_stream() -> None:
+    body = UnboundedAnswer()
+    assert (body.take(b"abc"), body.done) == (b"abc", False)
+    body.end()
+    assert body.done
 
 
 def test_chunks_that_stop_are_a_cut() -> None:
     with pytest.raises(PeerError) as refusal:
-        ChunkedAnswer(False).end()
+        ChunkedAnswer().end()
     assert refusal.value.code == "answer_cut"

@@ -11,10 +11,10 @@ import h2.connection
 import h2.events
 import pytest
 
-from gateway.exchange import CLIENT_SECONDS
 from gateway.http2 import frames
 from gateway.http2.errors import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR
 from gateway.http2.frames import DATA, GOAWAY, PREFACE, RST_STREAM
+from gateway.patience import CLIENT_SECONDS
 from gateway.session import HEAD_SECONDS, NEXT_SECONDS
 from supervisor.plane.layout import Kind, Listener, Route, Server
 from tests.gateway.house import PLAIN, Client, House, answer, request
