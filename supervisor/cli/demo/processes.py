@@ -10,13 +10,15 @@ import os
 import pwd
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import attrs
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends the demo in an orderly way
 GRACE = 10.0  # s for an orderly end, before SIGKILL
 OWNERS = ("postgres", "nobody")  # whom root becomes for PostgreSQL: its own user where there is one
 
@@ -44,11 +46,25 @@ def unprivileged() -> Owner | None:
     raise OSError(f"running as root, and none of the users {', '.join(OWNERS)} exists to run PostgreSQL as")
 
 
-def _die_with_parent(last: signal.Signals) -> Callable[[], None]:
-    """For a child between fork and exec, after it has changed its user (which would clear it)."""
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Let signals wait for the end of the block.
+
+    A handler that ran within a fork would run in its hooks, where Python reports an exception and goes on.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare(last: signal.Signals) -> Callable[[], None]:
+    """For a child between fork and exec, after it has changed its user (which would clear whose death it follows)."""
 
     def prepare() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, int(last))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
     return prepare
 
@@ -75,20 +91,28 @@ class Child:
         last: signal.Signals = signal.SIGTERM,
     ) -> "Child":
         """Start `command`; its environment is ours with `environment` laid over it."""
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            cwd=directory,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
-            user=owner.uid if owner else None,
-            group=owner.gid if owner else None,
-            extra_groups=[] if owner else None,
-            preexec_fn=_die_with_parent(last),
-        )
-        return cls(name, process, last)
+        child = None
+        try:
+            with _held_back():
+                process = subprocess.Popen(
+                    [str(part) for part in command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    cwd=directory,
+                    env={**os.environ, **(environment or {})},
+                    start_new_session=True,
+                    user=owner.uid if owner else None,
+                    group=owner.gid if owner else None,
+                    extra_groups=[] if owner else None,
+                    preexec_fn=_prepare(last),
+                )
+                child = cls(name, process, last)
+        except BaseException:
+            if child is not None:
+                child.stop()
+            raise
+        return child
 
     @property
     def pid(self) -> int:

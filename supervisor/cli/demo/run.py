@@ -21,12 +21,11 @@ from supervisor.cli.demo.configuration import Places, write_configuration
 from supervisor.cli.demo.credentials import Issuer, write_certificate, write_private
 from supervisor.cli.demo.picture import picture, to_paste
 from supervisor.cli.demo.postgres import Cluster, Installation, Unavailable, find
-from supervisor.cli.demo.processes import Child
+from supervisor.cli.demo.processes import ENDINGS, Child
 from supervisor.cli.demo.waiting import Late, until
 
 READY_BOUND = 60.0  # s: a machine with one slow core starts a dozen Python processes
 GRACE = 5.0  # s for a child to end: nobody wants to wait for a demo
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SCHEMA = """
 CREATE TABLE users (login text PRIMARY KEY, name text NOT NULL, email text NOT NULL);
