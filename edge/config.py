@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import attrs
 
+from edge.peek.sieve import covers
 from supervisor.ground.config import Between, Bind, Duration, Problem, Workers, unknown_name
+
+_SERVER_NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._\-]*[a-z0-9_])?").fullmatch
+
+
+@attrs.frozen(kw_only=True)
+class RouteTable:
+    """[edge.listeners.NAME] routes: connections told apart by their first bytes. Without a condition: all others."""
+
+    sni: str | None = None  # the server's name in the ClientHello; "*.example.com" is any depth below
+    alpn: str | None = None  # a protocol that the ClientHello offers
+    detect: Literal["tls", "http", "postgres", "ssh", "redis", "rtmp", "amqp", "mysql", "smtp"] | None = None
+    pool: str
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if self.pool not in config.pools:
+            yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
+        if self.sni is not None and not _SERVER_NAME(self.sni):
+            yield Problem(("sni",), 'a name in lower case such as "db.example.com" or "*.example.com"')
+        if self.alpn is not None and not 0 < len(self.alpn.encode()) < 256:
+            yield Problem(("alpn",), "a protocol's name has 1 to 255 bytes")
+        if self.detect not in (None, "tls") and (self.sni is not None or self.alpn is not None):
+            yield Problem(("detect",), "sni and alpn are told by TLS alone")
 
 
 @attrs.frozen(kw_only=True)
 class ListenerTable:
-    """[edge.listeners.NAME]: one port, spread over the servers of a pool."""
+    """[edge.listeners.NAME]: one port, spread over the servers of a pool, or of several by routes."""
 
     bind: Bind
     protocol: Literal["tcp", "udp"] = "tcp"
-    pool: str
+    pool: str | None = None
+    routes: tuple[RouteTable, ...] = ()
+    detect_timeout: Duration = Duration(3)  # for the first bytes; who is silent for so long awaits a server's greeting
     send_proxy_protocol: Literal["off", "v1", "v2"] = "off"
     connect_timeout: Duration = Duration(5)
     retries: Annotated[int, Between(0, 10)] = 2  # other servers tried after the first
@@ -26,8 +52,16 @@ class ListenerTable:
     max_sessions: Annotated[int, Between(1, 60_000)] = 8192  # udp, of one worker: each takes a descriptor and a port
 
     def problems(self, config: Any) -> Iterable[Problem]:
-        if self.pool not in config.pools:
+        if self.pool is not None and self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
+        if (self.pool is None) is not bool(self.routes):
+            yield Problem((), "exactly one of pool and routes is needed")
+        if self.protocol == "udp" and self.routes:
+            yield Problem(("routes",), "datagrams are not told apart by their first bytes")
+        for number, route in enumerate(self.routes):
+            above = next((at for at, one in enumerate(self.routes[:number]) if covers(one, route)), None)
+            if above is not None:
+                yield Problem(("routes", number), f"never reached: route {above} takes all that it would take")
         if self.protocol == "udp" and self.send_proxy_protocol == "v1":
             yield Problem(("send_proxy_protocol",), 'version 1 is for streams only; did you mean "v2"?')
 

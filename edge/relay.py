@@ -16,13 +16,16 @@ _TO, _FROM = layout.Server.BYTES_OUT, layout.Server.BYTES_IN
 READS_A_TURN = 16  # of up to 64 KiB each: about 1 MiB, then the others have their turn
 
 
-async def relay(session: Session, client: Conn, server: Conn, cells: memoryview, at: int, to: int, idle: float) -> None:
-    """Carry bytes until both sides have ended theirs. Raises OSError as either side gives it, Overdue after `idle`
-    seconds of silence. `at` and `to` are the listener's and the server's rows of counters in `cells`."""
+async def relay(
+    session: Session, client: Conn, server: Conn, cells: memoryview, at: int, to: int, idle: float, first: bytes = b""
+) -> None:
+    """Carry bytes until both sides have ended theirs, beginning with `first` for the server. Raises OSError as either
+    side gives it, Overdue after `idle` seconds of silence. `at` and `to` are the listener's and the server's rows of
+    counters in `cells`; `first` is its caller's to count."""
     lane = session.scheduler
     read_client, read_server = client.recv_nowait, server.recv_nowait
     write_client, write_server = client.send_nowait, server.send_nowait
-    up: bytes | memoryview = b""  # read from the client, not yet taken by the server
+    up: bytes | memoryview = first  # read from the client, not yet taken by the server
     down: bytes | memoryview = b""
     asking = answering = True  # the client's stream, the server's stream have not ended
     reads = 0

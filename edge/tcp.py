@@ -1,7 +1,7 @@
 """A TCP listener: each connection to a server of the pool, the next one where that fails.
 
-Owns what happens to a connection between accept and close; which server, and what a failure means to it, is the pool's
-(supervisor/ground/pools.py), moving the bytes is the relay's.
+Owns what happens to a connection between accept and close; which pool is the routes' to say (arrival.py), which server,
+and what a failure means to it, the pool's (supervisor/ground/pools.py); moving the bytes is the relay's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any
 
 import attrs
 
+from edge.arrival import Unrouted, choose
 from edge.config import ListenerTable
+from edge.peek.hello import PeekError
+from edge.plan import Plan
 from edge.relay import relay
 from supervisor.ground.lane import Conn, Lane, Listening, Overdue, Session
 from supervisor.ground.net import proxy
@@ -25,6 +28,7 @@ _CONNECT_FAILURES, _TIMEOUTS, _RESETS = (
     layout.Listener.TIMEOUTS,
     layout.Listener.RESETS,
 )
+_PROTOCOL_ERRORS, _BYTES_IN = layout.Listener.PROTOCOL_ERRORS, layout.Listener.BYTES_IN
 
 
 @attrs.define(eq=False)
@@ -42,14 +46,13 @@ class Connection:
 
 @attrs.define(eq=False)
 class TcpListener:
-    """One TCP listener in one worker. A reload swaps `table` and `pool`; a connection keeps what it began with."""
+    """One TCP listener in one worker. A reload swaps `plan`; a connection keeps what it began with."""
 
     name: str
     lane: Lane
     cells: memoryview
     row: int  # of its counters in this worker's column
-    table: ListenerTable
-    pool: Pool
+    plan: Plan
     polled: dict[int, Listening] = attrs.field(factory=dict)
     live: dict[Session, Connection] = attrs.field(factory=dict)
 
@@ -68,7 +71,7 @@ class TcpListener:
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None] | None:
         cells, row = self.cells, self.row
         cells[row + _ACCEPTED] += 1
-        if cells[row + _ACTIVE] >= self.table.max_connections:
+        if cells[row + _ACTIVE] >= self.plan.table.max_connections:
             cells[row + _REFUSED] += 1
             sock.close()
             return None
@@ -76,25 +79,39 @@ class TcpListener:
 
     async def serve(self, sock: socket.socket, address: Any) -> None:
         """One connection, from accept to close."""
-        lane, cells, row, table = self.lane, self.cells, self.row, self.table
+        lane, cells, row, plan = self.lane, self.cells, self.row, self.plan
+        table, pool = plan.table, plan.pools[0]
         session = lane.current
         cells[row + _ACTIVE] += 1
         client = lane.adopt(sock)
         server: Server | None = None
         upstream: Conn | None = None
+        first = b""
         try:
-            server, upstream = await self._connect(address)
+            if plan.sieve is not None:
+                route, first = await choose(session, client, plan.sieve, table.detect_timeout)
+                pool = plan.pools[route]
+            server, upstream = await self._connect(pool, table, address)
             if server is None or upstream is None:
                 cells[row + _REFUSED] += 1
                 client.abort()
                 return
+            if first:
+                cells[row + _BYTES_IN] += len(first)
+                cells[server.base + layout.Server.BYTES_OUT] += len(first)
             if table.send_proxy_protocol != "off":
-                await upstream.send(self._header(table, sock, address))
+                first = self._header(table, sock, address) + first
             session.deadline = lane.now + table.idle_timeout
             self.live[session] = Connection(address, server, table.idle_timeout)
-            await relay(session, client, upstream, cells, row, server.base, table.idle_timeout)
+            await relay(session, client, upstream, cells, row, server.base, table.idle_timeout, first)
         except Overdue:
             cells[row + _TIMEOUTS] += 1
+        except Unrouted:
+            cells[row + _REFUSED] += 1
+            client.abort()
+        except PeekError:
+            cells[row + _PROTOCOL_ERRORS] += 1
+            client.abort()
         except OSError:
             # A reset on one side is a reset on the other: the peer must learn that something was lost.
             cells[row + _RESETS] += 1
@@ -110,13 +127,13 @@ class TcpListener:
                 server.ended()
             cells[row + _ACTIVE] -= 1
 
-    async def _connect(self, address: Any) -> tuple[Server | None, Conn | None]:
+    async def _connect(self, pool: Pool, table: ListenerTable, address: Any) -> tuple[Server | None, Conn | None]:
         """A server that takes the connection, counted as in flight, and the connection to it; or nothing."""
-        lane, table = self.lane, self.table
+        lane = self.lane
         session = lane.current
         tried: tuple[Server, ...] = ()
         for _ in range(1 + table.retries):
-            server = self.pool.pick(address[0], tried)
+            server = pool.pick(address[0], tried)
             if server is None:
                 break
             server.started()

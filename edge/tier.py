@@ -8,14 +8,16 @@ from typing import Any
 
 import attrs
 
-from edge.config import EdgeTable, ListenerTable
+from edge import plan
+from edge.config import EdgeTable
 from edge.drain import Drain
 from edge.handover import Handed, Handover
+from edge.plan import Plan
 from edge.tcp import Connection, TcpListener
 from edge.udp import UdpListener
+from supervisor.ground import pools
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Session
-from supervisor.ground.pools import Plan, Pool
 from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
 from supervisor.ground.wire import close_all
 from supervisor.plane.flows import Flows, FlowSegment
@@ -29,8 +31,8 @@ SWEEP_SECONDS = 1.0  # how exactly a UDP session's timeout is kept
 class Prepared:
     """What a reload swaps in."""
 
-    tables: Mapping[str, ListenerTable]
-    plans: Mapping[str, Plan | None]
+    listeners: Mapping[str, Plan]
+    pools: Mapping[str, pools.Plan | None]
 
 
 class EdgeRuntime:
@@ -56,33 +58,36 @@ class EdgeRuntime:
         self._listeners[listener].detach(slot)
 
     def prepare(self, config: Config) -> Prepared:
-        return Prepared(_table(config).listeners, self._worker.pools.prepare(config))
+        """Raises ValueError with what can't be had."""
+        plans = self._worker.pools.prepare(config)
+        listeners = _table(config).listeners.items()
+        return Prepared({name: plan.make(table, self._worker.pools) for name, table in listeners}, plans)
 
     def commit(self, prepared: Prepared) -> None:
-        pools = self._worker.pools
-        pools.commit(prepared.plans)
-        for name, table in prepared.tables.items():
-            pool = pools[table.pool]
+        self._worker.pools.commit(prepared.pools)
+        for name, made in prepared.listeners.items():
             known = self._listeners.get(name)
-            if known is not None:
-                known.table, known.pool = table, pool
+            if known is None:
+                self._listeners[name] = self._make(name, made)
+            elif isinstance(known, TcpListener):
+                known.plan = made
             else:
-                self._listeners[name] = self._make(name, table, pool)
-        for name in self._listeners.keys() - prepared.tables.keys():
+                known.table, known.pool = made.table, made.pools[0]
+        for name in self._listeners.keys() - prepared.listeners.keys():
             del self._listeners[name]
 
-    def _make(self, name: str, table: ListenerTable, pool: Pool) -> TcpListener | UdpListener:
+    def _make(self, name: str, made: Plan) -> TcpListener | UdpListener:
         worker = self._worker
         plane, lane = worker.plane, worker.lane
         row = plane.row(Kind.LISTENER, f"{NAME}/{name}")
         cells = plane.counters(Kind.LISTENER, row, worker.column)
-        if table.protocol == "tcp":
-            return TcpListener(name, lane, plane.cells, cells, table, pool)
+        if made.table.protocol == "tcp":
+            return TcpListener(name, lane, plane.cells, cells, made)
 
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)
 
-        return UdpListener(name, lane, plane.cells, cells, table, pool, segment, self._handover.give)
+        return UdpListener(name, lane, plane.cells, cells, made.table, made.pools[0], segment, self._handover.give)
 
     def renew(self, config: Config) -> None:
         """The edge ends no TLS."""

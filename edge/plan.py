@@ -1,0 +1,29 @@
+"""A listener's configuration made ready to work by. Made anew by each reload, and swapped in by one assignment.
+
+What a connection does not need is decided here and not on its way: a listener without routes never looks at a byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from edge.config import ListenerTable
+from edge.peek.sieve import Sieve
+from supervisor.ground.pools import Pool
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """One listener, of whatever protocol. `pools` is that of each route in their order, or the one for all."""
+
+    table: ListenerTable
+    pools: tuple[Pool, ...]
+    sieve: Sieve | None  # None: nothing is looked at
+
+
+def make(table: ListenerTable, pools: Mapping[str, Pool]) -> Plan:
+    if table.pool is not None:
+        return Plan(table, (pools[table.pool],), None)
+    return Plan(table, tuple(pools[route.pool] for route in table.routes), Sieve(table.routes))
