@@ -1,7 +1,8 @@
-"""The supervisor: what starts, what the signals do, how messages find their part. `run` is the whole of `portway run`.
+"""The supervisor: what the signals do, how messages find their part.
 
-The parts stand beside this file: who there is (`crew`), who polls what (`assignment`), reloads (`reloading`), the
-control socket (`control`), the listening sockets (`listeners`), the end (`ending`). Here they are put together.
+How it comes to be stands in `start`. The parts stand beside this file: who there is (`crew`), who polls what
+(`assignment`), reloads (`reloading`), the control socket (`control`), the listening sockets (`listeners`), the end
+(`ending`). Here they are put together.
 """
 
 from __future__ import annotations
@@ -9,13 +10,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import setproctitle
 
 from supervisor.arbiter import access, leap, orphans, pidfile
@@ -24,78 +22,32 @@ from supervisor.arbiter.assignment import Assignment
 from supervisor.arbiter.certificates import Certificates
 from supervisor.arbiter.children import Child, Death, Descriptor, is_forked
 from supervisor.arbiter.commands import Commands
-from supervisor.arbiter.control import CannotControl, Control
+from supervisor.arbiter.control import Control
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.ending import Ending, Stage
-from supervisor.arbiter.estate import VARIABLE
 from supervisor.arbiter.holdings import Holdings
-from supervisor.arbiter.listeners import CannotListen
 from supervisor.arbiter.loop import Loop
 from supervisor.arbiter.notify import Notifier
-from supervisor.arbiter.pidfile import CannotWrite
-from supervisor.arbiter.rehearsal import rehearse
+from supervisor.arbiter.parts import Parts
 from supervisor.arbiter.reloading import Committed, Reloading
 from supervisor.arbiter.roles import ADMIN, PROBER, Role, service_name, wanted
-from supervisor.arbiter.site import Site, adopt_site, open_site
-from supervisor.arbiter.succession import inherit, leave, take_over
+from supervisor.arbiter.site import Site
+from supervisor.arbiter.succession import leave, take_over
 from supervisor.arbiter.upgrading import Upgrading
 from supervisor.ground import log, worker
-from supervisor.ground.config import Config, ConfigError, load
+from supervisor.ground.config import Config
 from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, Reopen, Swapped
 from supervisor.ground.service import Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import close_all
 from supervisor.ground.worker import Birth
 from supervisor.plane import layout
-from supervisor.plane.region import PlaneError
+from supervisor.plane.layout import Kind
 
-OK, FAILED, BAD_CONFIGURATION = 0, 1, 2
+FAILED = 1  # exit code
 SWEEP = 5.0  # seconds between looks for rows that nobody uses
 LOOK = 0.5  # seconds between looks at what lost messages would have said
 LETTERS_A_TURN = 64  # before other events have theirs
-
-
-@attrs.frozen
-class Parts:
-    """What the roof hands over: the tiers, and what exists once."""
-
-    tiers: Sequence[Tier]
-    prober: Service
-    admin: Service
-
-    def load(self, path: Path) -> Config:
-        """Raises ConfigError."""
-        return load(path, {tier.name: tier.table for tier in self.tiers})
-
-
-def run(path: Path, parts: Parts) -> int:
-    """The daemon, until it is told to end: 0; 1 if it can't start, 2 for a configuration with errors.
-
-    Or its part in an upgrade, as the environment says: a rehearsal of this code, or to go on with what a supervisor of
-    other code has left in this process."""
-    role, *numbers = os.environ.get(VARIABLE, "").split(":")
-    if role == "rehearse":
-        del os.environ[VARIABLE]
-        setproctitle.setproctitle(f"portway: rehearsal of {path}")
-        document, report = map(int, numbers)
-        return rehearse(path, parts.tiers, lambda: parts.load(path), document, report)
-    if role == "adopt":
-        # What is raised before all is adopted is held up by `holdfast`.
-        estate, config = inherit(int(numbers[0]))
-        log.configure(config.log)
-        return Daemon(path, config, parts, adopt_site(estate, config, parts.tiers)).run()
-    try:
-        config = parts.load(path)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return BAD_CONFIGURATION
-    log.configure(config.log)
-    try:
-        site = open_site(config, parts.tiers)
-    except (CannotControl, CannotListen, CannotWrite, PlaneError, OSError) as error:
-        print(f"portway: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
-        return FAILED
-    return Daemon(path, config, parts, site).run()
 
 
 class Daemon:
@@ -109,7 +61,8 @@ class Daemon:
         self.notifier = Notifier.from_environment(os.environ, os.getpid())
         self.booted = False
         self.inherited: dict[str, Any] = {}
-        self.loop = loop = Loop()
+        self.tracebacks = log.Ration()
+        self.loop = loop = Loop(self.on_fault)
         self.wire = site.wire
         self.estate = site.estate
         mine = self.plane.incarnation(layout.SUPERVISOR)
@@ -366,6 +319,13 @@ class Daemon:
 
     def beat(self) -> None:
         self.plane.beat(layout.SUPERVISOR, time.monotonic_ns())
+
+    def on_fault(self, error: Exception) -> None:
+        """Of ours, in an event or a timer: told and counted, and the daemon goes on."""
+        tier = self.plane.counters(Kind.TIER, self.plane.row(Kind.TIER, "supervisor"), layout.SUPERVISOR)
+        self.plane.cells[tier + layout.Tier.ERRORS] += 1
+        if self.tracebacks.allows(time.monotonic()):
+            self.log.error("supervisor fault, it goes on", exc_info=error)
 
     def sweep(self) -> None:
         """Rows that an earlier configuration named."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import attrs
 
 MAX_WAIT = 3600.0  # seconds; a selector takes no infinity
+REST = 1.0  # seconds; short for a person, and one line a second in the log
 
 
 class HasFileno(Protocol):
@@ -36,9 +37,14 @@ class Timer:
 
 
 class Loop:
-    """Until `stop`. An exception of a callback ends it: the supervisor's own errors are not to be hidden."""
+    """Until `stop`. An exception of a callback ends that call alone; `failed` is told of it.
 
-    def __init__(self) -> None:
+    A descriptor whose callback has failed rests for `REST`: what it is ready for is still there and would fail again.
+    """
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._failed = failed
+        self._resting: dict[int, Timer] = {}
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._sequence = itertools.count()
@@ -56,6 +62,7 @@ class Loop:
         """Call `function` whenever `what` can be read, or written instead. Again for the same changes it."""
         events = selectors.EVENT_WRITE if write else selectors.EVENT_READ
         fd = what if isinstance(what, int) else what.fileno()
+        self._wake_up(fd)
         if fd in self._selector.get_map():
             self._selector.modify(fd, events, function)
         else:
@@ -64,6 +71,7 @@ class Loop:
     def forget(self, what: HasFileno | int) -> None:
         """No longer, if ever; before it is closed."""
         fd = what if isinstance(what, int) else what.fileno()
+        self._wake_up(fd)
         if fd in self._selector.get_map():
             self._selector.unregister(fd)
 
@@ -118,14 +126,37 @@ class Loop:
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._wait()):
             # One callback may have forgotten what another event of this batch is for.
-            if self._selector.get_map().get(key.fd) is key and not self._stopped:
-                key.data()
+            if self._selector.get_map().get(key.fd) is key and not self._stopped and not self._call(key.data):
+                self._rest(key)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now and not self._stopped:
             _, _, timer = heapq.heappop(self._timers)
             function, timer.function = timer.function, None
             if function is not None:
-                function()
+                self._call(function)
+
+    def _call(self, function: Callable[[], None]) -> bool:
+        """Whether it did its work."""
+        try:
+            function()
+        except Exception as error:
+            self._failed(error)
+            return False
+        return True
+
+    def _rest(self, key: selectors.SelectorKey) -> None:
+        if self._selector.get_map().get(key.fd) is key:
+            self._selector.unregister(key.fd)
+            self._resting[key.fd] = self.after(REST, lambda: self._rested(key))
+
+    def _rested(self, key: selectors.SelectorKey) -> None:
+        del self._resting[key.fd]
+        self._selector.register(key.fd, key.events, key.data)
+
+    def _wake_up(self, fd: int) -> None:
+        timer = self._resting.pop(fd, None)
+        if timer is not None:
+            timer.cancel()
 
     def _wait(self) -> float:
         while self._timers and self._timers[0][2].function is None:
@@ -142,4 +173,4 @@ class Loop:
         for number in dict.fromkeys(numbers):  # several of one kind waiting are one, as the kernel has it
             function = self._signals.get(number)
             if function is not None:
-                function()
+                self._call(function)  # apart: one that fails must not cost the others

@@ -7,7 +7,8 @@ from functools import partial
 
 from gateway.errors import REASONS
 from supervisor.admin import run_admin
-from supervisor.arbiter import daemon
+from supervisor.arbiter import start
+from supervisor.arbiter.parts import Parts
 from supervisor.cli.tiers import TIERS
 from supervisor.prober import run_prober
 
@@ -16,4 +17,4 @@ def run(options: argparse.Namespace) -> int:
     """Exit code 0 after a drain or an end that was asked for, 1 if it can't start, 2 for a bad configuration."""
     # The admin knows no tier; only the names of the gateway's reason codes are told to it.
     admin = partial(run_admin, reasons=tuple(REASONS))
-    return daemon.run(options.config, daemon.Parts(TIERS, run_prober, admin))
+    return start.run(options.config, Parts(TIERS, run_prober, admin))

@@ -112,6 +112,22 @@ def configure(table: LogTable, descriptor: int = 2) -> None:
     root.setLevel(logging.WARNING)
 
 
+@attrs.define
+class Ration:
+    """Lines of one kind (tracebacks, say), so many a minute; who asks counts the others elsewhere."""
+
+    per_minute: int = 20  # more of a kind nobody reads
+    _told: list[float] = attrs.field(factory=list, init=False)
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may be told at `now` (monotonic seconds); then it counts."""
+        self._told = [when for when in self._told if now - when < 60.0]
+        if len(self._told) >= self.per_minute:
+            return False
+        self._told.append(now)
+        return True
+
+
 def logger(**context: Any) -> FilteringBoundLogger:
     """A logger whose every line carries `context`."""
     bound: FilteringBoundLogger = structlog.get_logger().bind(**context)

@@ -27,7 +27,7 @@ from supervisor.ground import log, privileges
 from supervisor.ground.config import Config
 from supervisor.ground.cpus import pin
 from supervisor.ground.lane import Lane, Session
-from supervisor.ground.log import AccessLog
+from supervisor.ground.log import AccessLog, Ration
 from supervisor.ground.orders import (
     FROM_SUPERVISOR,
     MAX_HELD_LINE,
@@ -64,7 +64,6 @@ LETTERS_A_ROUND = 64  # from the mailbox, before sessions have their turn
 FLUSH = 0.2  # seconds an access log line waits at most
 HOLDING_LOOK = 0.05  # seconds between looks at what still holds a drain
 HOLDING_SHOWN = 5  # lines about it in the log
-CRASHES_TOLD = 20  # sessions' tracebacks a minute that are worth reading; the rest is counted
 
 # What the terminal sends to the whole group is the supervisor's to interpret; TERM and QUIT get handlers later.
 _IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
@@ -127,7 +126,7 @@ class Process:
         self.pinned = False
         self.access = AccessLog("off")
         self.failure: Exception | None = None
-        self._crashes: list[float] = []
+        self._tracebacks = Ration()
         self._crashed = 0
 
     # -- before trio
@@ -360,10 +359,7 @@ class Process:
     def crashed(self, session: Session | None, error: BaseException) -> None:
         """A session (or a callback of the lane) ended with an error of ours: told, a bounded number of times."""
         self._crashed += 1
-        now = time.monotonic()
-        self._crashes = [when for when in self._crashes if now - when < 60.0]
-        if len(self._crashes) < CRASHES_TOLD:
-            self._crashes.append(now)
+        if self._tracebacks.allows(time.monotonic()):
             name = "" if session is None else session.name
             text = "".join(traceback.format_exception(error))
             self.log.error("session failed", session=name, exception=text)

@@ -16,6 +16,7 @@ from supervisor.arbiter import control
 from supervisor.arbiter.control import CannotControl, Control, Reply, refusal
 from supervisor.arbiter.loop import Loop
 from supervisor.ground.log import logger
+from tests.supervisor.arbiter.faults import stumble
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serving(path: Path) -> Iterator[Control]:
-    loop = Loop()
+    loop = Loop(stumble)
     later: list[Reply] = []
 
     def echo(request: Mapping[str, Any], reply: Reply) -> None:
@@ -116,7 +117,7 @@ def test_too_long_a_line_is_cut_off(serving: Control) -> None:
 
 
 def test_closing_takes_the_file_away(path: Path) -> None:
-    loop = Loop()
+    loop = Loop(stumble)
     Control(loop, path, control.bind(path), {}, logger()).close()
     assert not path.exists()
     loop.close()

@@ -26,6 +26,7 @@ from supervisor.ground.worker import Birth
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
+from tests.supervisor.arbiter.faults import stumble
 
 CONFIG = load_bytes(b"[supervisor]\n", "x.toml", Path("/"), {})
 ONE, TWO = Role("test", 1), Role("test", 2)
@@ -64,7 +65,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    loop, plane, wire, events = Loop(), Plane.create(), Wire.create(layout.COLUMNS), list[str]()
+    loop, plane, wire, events = Loop(stumble), Plane.create(), Wire.create(layout.COLUMNS), list[str]()
     plane.processes.enter_supervisor(os.getpid())
     mailbox = wire.mailbox(0, plane.incarnation(0), plane.incarnation)
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from supervisor.arbiter import loop as loops
 from supervisor.arbiter.loop import Loop
+from tests.supervisor.arbiter.faults import stumble
 
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    loop = Loop()
+    loop = Loop(stumble)
     yield loop
     loop.restore_signals()
     loop.close()
@@ -106,3 +108,92 @@ def test_handlers_are_given_back(loop: Loop) -> None:
     loop.restore_signals()
     assert signal.getsignal(signal.SIGUSR1) == before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+# -- faults of ours
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Loop, list[str]]]:
+    """A loop, and what it was told to have failed."""
+    monkeypatch.setattr(loops, "REST", 0.01)
+    told: list[str] = []
+    loop = Loop(lambda error: told.append(str(error)))
+    yield loop, told
+    loop.restore_signals()
+    loop.close()
+
+
+def fail() -> None:
+    raise RuntimeError("a fault of ours")
+
+
+def test_a_timer_that_fails_costs_that_call_alone(faults: tuple[Loop, list[str]]) -> None:
+    loop, told = faults
+    calls: list[int] = []
+
+    def every() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            loop.stop(4)
+        fail()
+
+    loop.after(0, fail)
+    loop.every(0.001, every)
+    assert loop.run() == 4
+    assert told == ["a fault of ours"] * 4
+
+
+def test_a_signal_s_fault_does_not_keep_others_from_being_heard(faults: tuple[Loop, list[str]]) -> None:
+    loop, told = faults
+    loop.on_signals({signal.SIGUSR1: fail, signal.SIGUSR2: lambda: loop.stop(5)})
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), number)
+    assert loop.run() == 5
+    assert told == ["a fault of ours"]
+
+
+def test_a_descriptor_whose_callback_fails_rests_before_it_is_tried_again(
+    faults: tuple[Loop, list[str]], pair: tuple[socket.socket, socket.socket]
+) -> None:
+    loop, told = faults
+    left, right = pair
+    left.send(b"x")
+    turns: list[int] = []
+
+    def once() -> None:
+        if told:
+            loop.stop(6)
+        else:
+            loop.after(0, lambda: turns.append(1))
+            fail()
+
+    loop.watch(right, once)
+    assert loop.run() == 6
+    assert told == ["a fault of ours"]
+    assert turns, "others had their turn meanwhile"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_descriptor_that_is_forgotten_while_it_rests_stays_so(
+    faults: tuple[Loop, list[str]], pair: tuple[socket.socket, socket.socket], again: bool
+) -> None:
+    loop, told = faults
+    left, right = pair
+    left.send(b"x")
+    calls: list[int] = []
+
+    def change() -> None:
+        if told:
+            loop.forget(right)
+            if again:
+                loop.watch(right, lambda: calls.append(loop.forget(right) or 1))
+            loop.after(0.03, lambda: loop.stop(0))
+        else:
+            loop.after(0, change)
+
+    loop.watch(right, fail)
+    loop.after(0, change)
+    loop.run()
+    assert told == ["a fault of ours"]
+    assert calls == ([1] if again else [])

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import attrs
 import trio
 
-from supervisor.arbiter.daemon import Parts, run
+from supervisor.arbiter.parts import Parts
+from supervisor.arbiter.start import run
 from supervisor.ground.config import Bind, Config, Problem, Workers
 from supervisor.ground.lane import Listening
 from supervisor.ground.tier import ListenerSpec, Tier, Worker
