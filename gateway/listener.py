@@ -7,7 +7,7 @@ ends here, counted, and costs nobody else anything.
 from __future__ import annotations
 
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from OpenSSL import SSL
@@ -23,24 +23,26 @@ from supervisor.ground.lane import Listening, Overdue, Session
 from supervisor.ground.net import proxy
 from supervisor.ground.net.addresses import plain_address
 from supervisor.ground.net.introduction import introduced, peeked
-from supervisor.ground.net.tls import Acceptor, TlsConn, base_context
+from supervisor.ground.net.tls import Acceptor, TlsConn
 from supervisor.plane import layout
 
 _L = layout.Listener
+
+MakeBase = Callable[[str, Sequence[bytes]], SSL.Context]  # by the listener's name and its protocols
 
 
 class Listener:
     """One listener. `live` has its connections by session."""
 
     def __init__(
-        self, shared: Shared, name: str, counters: int, plan: Plan, here: ListenerPlan, base: SSL.Context | None
+        self, shared: Shared, name: str, counters: int, plan: Plan, here: ListenerPlan, make_base: MakeBase
     ) -> None:
         self.shared = shared
         self.name = name
         self.counters = counters
         self.live: dict[Session, Connection] = {}
         self.draining = False  # connections end with their next answer
-        self._base = base
+        self._make_base = make_base
         self._acceptor: Acceptor | None = None
         self._polled: dict[int, Listening] = {}
         self.take(plan, here)
@@ -52,8 +54,7 @@ class Listener:
         if here.certificates is None:
             self._acceptor = None
         elif self._acceptor is None:
-            # Without a context from before the fork (TLS came by a reload), sessions resume in this worker alone.
-            self._acceptor = Acceptor(self._base or base_context(alpn(here.table)), here.certificates)
+            self._acceptor = Acceptor(self._make_base(self.name, alpn(here.table)), here.certificates)
         else:
             self._acceptor.certificates = here.certificates
 

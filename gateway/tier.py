@@ -82,9 +82,8 @@ class GatewayRuntime:
             if known is not None:
                 known.take(made, here)
             else:
-                base = (self._worker.inherited or {}).get(name)
                 counters = self._counters(Kind.LISTENER, f"{NAME}/{name}")
-                self._listeners[name] = Listener(self._shared, name, counters, made, here, base)
+                self._listeners[name] = Listener(self._shared, name, counters, made, here, self._worker.base_context)
         for name in self._listeners.keys() - made.listeners.keys():
             self._removed = [one for one in self._removed if one.live]
             self._removed.append(self._listeners.pop(name))
@@ -150,7 +149,7 @@ def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
 
 
 def _inherit(config: Config) -> Mapping[str, SSL.Context]:
-    """The contexts whose ticket keys all workers share: they must be older than the first fork."""
+    """The contexts that all workers share because they are older than the first fork (see `Worker.base_context`)."""
     listeners = _table(config).listeners.items()
     return {name: base_context(plan.alpn(table)) for name, table in listeners if table.tls is not None}
 

@@ -1,8 +1,7 @@
 """A listener of the pooler in one worker: its counters, and how its clients get TLS.
 
-TLS begins by an SSLRequest (PostgreSQL 55.2.11 "SSL Session Encryption") or directly, with ALPN `postgresql`. The base
-context is made before the fork, so that sessions resume in any worker; certificates are swapped by reloads and
-renewals.
+TLS begins by an SSLRequest (PostgreSQL 55.2.11 "SSL Session Encryption") or directly, with ALPN `postgresql`. Sessions
+resume in any worker; certificates are swapped by reloads and renewals.
 """
 
 from __future__ import annotations
@@ -14,9 +13,13 @@ from pooler.config import ListenerTable
 from supervisor.ground.lane import Conn, park
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from OpenSSL import SSL
 
     from supervisor.ground.net.tls import Acceptor, Certificates, TlsConn
+
+    MakeBase = Callable[[str, Sequence[bytes]], SSL.Context]  # by the listener's name and its protocols
 
 ALPN = b"postgresql"
 # RFC 8446 §5.1: the type of a ClientHello's record; no startup packet is long enough to begin so.
@@ -26,11 +29,11 @@ TLS_HANDSHAKE = b"\x16"
 class Listener:
     """One listener. `counters` are the cells of its row in this worker's column."""
 
-    def __init__(self, name: str, counters: int, table: ListenerTable, base: SSL.Context | None) -> None:
+    def __init__(self, name: str, counters: int, table: ListenerTable, make_base: MakeBase) -> None:
         self.name = name
         self.counters = counters
         self.table = table
-        self._base = base
+        self._make_base = make_base
         self._acceptor: Acceptor | None = None
         self.take(table, certificates(table))
 
@@ -40,10 +43,9 @@ class Listener:
         if pairs is None:
             self._acceptor = None
         elif self._acceptor is None:
-            from supervisor.ground.net.tls import Acceptor, base_context
+            from supervisor.ground.net.tls import Acceptor
 
-            # Without a context from before the fork (TLS came by a reload), sessions resume in this worker alone.
-            self._acceptor = Acceptor(self._base or base_context((ALPN,)), pairs)
+            self._acceptor = Acceptor(self._make_base(self.name, (ALPN,)), pairs)
         else:
             self._acceptor.certificates = pairs
 

@@ -230,9 +230,8 @@ class PoolerRuntime:
                 self.listeners[name].take(table, pairs[name])
             else:
                 row = plane.row(Kind.LISTENER, f"{NAME}/{name}")
-                base = (self.worker.inherited or {}).get(name)
                 counters = plane.counters(Kind.LISTENER, row, self.worker.column)
-                self.listeners[name] = Listener(name, counters, table, base)
+                self.listeners[name] = Listener(name, counters, table, self.worker.base_context)
         for name in self.listeners.keys() - self.table.listeners.keys():
             del self.listeners[name]
 

@@ -30,7 +30,7 @@ def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
 
 
 def _inherit(config: Config) -> Mapping[str, SSL.Context]:
-    """The contexts whose ticket keys all workers share: they must be older than the first fork."""
+    """The contexts that all workers share because they are older than the first fork (see `Worker.base_context`)."""
     secured = [name for name, table in _table(config).listeners.items() if table.tls is not None]
     if not secured:
         return {}

@@ -41,7 +41,7 @@ from supervisor.ground.service import Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import close_all
 from supervisor.ground.worker import Birth
-from supervisor.plane import layout
+from supervisor.plane import layout, tickets
 from supervisor.plane.layout import Kind
 
 FAILED = 1  # exit code
@@ -138,6 +138,7 @@ class Daemon:
         gc.collect()
         gc.freeze()
         self.loop.watch(self.mailbox, self.read_letters)
+        self.sweep()
         self.loop.every(SWEEP, self.sweep)
         self.loop.every(worker.HEARTBEAT, self.beat)
         self.loop.every(LOOK, self.reloading.look)
@@ -328,7 +329,8 @@ class Daemon:
             self.log.error("supervisor fault, it goes on", exc_info=error)
 
     def sweep(self) -> None:
-        """Rows that an earlier configuration named."""
+        """Rows that an earlier configuration named, and a secret that is too old."""
+        tickets.keep_fresh(self.plane.cells, time.time_ns())
         for kind, name in self.rows.sweep(time.monotonic()):
             self.log.debug("row released", kind=kind.value, name=name)
 

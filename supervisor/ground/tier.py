@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 if TYPE_CHECKING:
+    from OpenSSL import SSL
     from structlog.typing import FilteringBoundLogger
 
     from supervisor.ground.config import Bind, Config, Problem
     from supervisor.ground.lane import Lane
     from supervisor.ground.log import AccessLog
+    from supervisor.ground.net.tickets import Tickets
     from supervisor.ground.pools import Pools
     from supervisor.ground.wire import Mailbox
     from supervisor.plane.layout import Kind
@@ -59,6 +61,20 @@ class Worker:
     access: AccessLog
     pools: Pools
     inherited: Any = None  # what the tier's `inherit` made before any fork
+    _tickets: Tickets | None = attrs.field(default=None, init=False)
+
+    def base_context(self, listener: str, alpn: Sequence[bytes]) -> SSL.Context:
+        """What the TLS connections of a listener begin with. It is from before the fork where the listener is that old;
+        wherever it is from, its tickets are good in every worker of the tier, and after an upgrade."""
+        from supervisor.ground.net.tickets import LOOK, Tickets  # OpenSSL is loaded only where TLS is asked for
+        from supervisor.ground.net.tls import base_context
+
+        if self._tickets is None:
+            self._tickets = Tickets(self.plane.cells, self.log)
+            self.lane.every(LOOK, self._tickets.look)
+        context: SSL.Context = (self.inherited or {}).get(listener) or base_context(alpn)
+        self._tickets.share(context, f"{self.tier}/{listener}")
+        return context
 
 
 class Runtime(Protocol):

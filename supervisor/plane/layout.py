@@ -252,6 +252,8 @@ class Header:
     INCARNATIONS = 6  # the last incarnation given out
     FOLDING = 7  # odd while counters move into the retired column
     SECRET = 16  # 32 bytes: key of the digests in the quota table
+    TICKETS_SECRET = 20  # 32 bytes: under the keys of TLS session tickets (see `tickets`)
+    TICKETS_SINCE = 24  # wall clock, ns, of that secret; 0 none
     NAMES_VERSION = 32  # + index of the kind
 
 

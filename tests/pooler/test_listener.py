@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pooler.listener import ALPN, Listener, certificates
 from supervisor.cli.demo.credentials import write_certificate
 from supervisor.ground.config import Bind, CertificateTable, File
 from supervisor.ground.lane import Conn, Lane, Session
+from supervisor.ground.net.tls import base_context
 
 BOUND = 10.0  # s
 
@@ -67,6 +68,10 @@ def drive(server: socket.socket, session: Callable[[Conn], Any], client: Callabl
     return found[0]
 
 
+def new_base(name: str, alpn: Sequence[bytes]) -> SSL.Context:
+    return base_context(alpn)
+
+
 def shake(sock: socket.socket, alpn: list[bytes]) -> None:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     if alpn:
@@ -77,7 +82,7 @@ def shake(sock: socket.socket, alpn: list[bytes]) -> None:
 
 
 def test_a_listener_without_certificates_offers_none(table: ListenerTable) -> None:
-    plain = Listener("main", 0, ListenerTable(bind=table.bind), None)
+    plain = Listener("main", 0, ListenerTable(bind=table.bind), new_base)
     assert not plain.offers_tls
     assert not plain.demands_tls
     plain.take(table, certificates(table))
@@ -91,7 +96,7 @@ def test_a_listener_without_certificates_offers_none(table: ListenerTable) -> No
 def test_the_first_byte_tells_and_stays(
     table: ListenerTable, pair: tuple[socket.socket, socket.socket], sent: bytes, expected: bool
 ) -> None:
-    listener = Listener("main", 0, table, None)
+    listener = Listener("main", 0, table, new_base)
     left: list[bytes] = []
 
     async def session(conn: Conn) -> bool:
@@ -110,7 +115,7 @@ def test_the_first_byte_tells_and_stays(
 def test_a_handshake_agrees_on_our_protocol_or_none(
     table: ListenerTable, pair: tuple[socket.socket, socket.socket], alpn: list[bytes]
 ) -> None:
-    listener = Listener("main", 0, table, None)
+    listener = Listener("main", 0, table, new_base)
 
     async def session(conn: Conn) -> bytes:
         return (await listener.secure(conn)).alpn()
@@ -121,7 +126,7 @@ def test_a_handshake_agrees_on_our_protocol_or_none(
 def test_what_is_no_tls_is_an_error_of_the_peer(
     table: ListenerTable, pair: tuple[socket.socket, socket.socket], tmp_path: Path
 ) -> None:
-    listener = Listener("main", 0, table, None)
+    listener = Listener("main", 0, table, new_base)
 
     async def session(conn: Conn) -> object:
         return await listener.secure(conn)

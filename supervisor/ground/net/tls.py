@@ -1,8 +1,8 @@
 """TLS on the lane: pyOpenSSL straight on the socket, behind the methods of a plain connection.
 
-Owns the server side's contexts. A listener has one *base* context, made before the fork: its ticket keys are what the
-workers share, so a session resumes in any of them. Its SNI callback always moves the connection to a context made in
-this worker from the current certificates, so a reload swaps certificates without touching the base.
+Owns the server side's contexts. A listener has one *base* context, whose ticket keys are the same in every worker
+(`tickets`), so a session resumes in any of them. Its SNI callback always moves the connection to a context made in this
+worker from the current certificates, so a reload swaps certificates without touching the base.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _settle(context: SSL.Context, alpn: Sequence[bytes]) -> None:
 
 
 def base_context(alpn: Sequence[bytes] = ()) -> SSL.Context:
-    """The context that a listener's connections begin with, in every worker. Make it before the fork."""
+    """The context that a listener's connections begin with. One made before the fork has its ticket keys in every
+    worker even where `tickets` can't give it any."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     _settle(context, alpn)
     return context

@@ -6,6 +6,7 @@ import datetime
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -189,6 +190,28 @@ def dial(by_hand: Lane) -> Iterator[Dial]:
     for client in made:
         client.sock.close()
         client.server.close()
+
+
+async def echo(tls: TlsConn) -> None:
+    try:
+        await tls.handshake()
+        while data := await tls.recv():
+            await tls.send(data)
+    finally:
+        tls.close()
+
+
+@pytest.fixture
+def served(by_hand: Lane, dial: Dial) -> Callable[..., Any]:
+    """Shake hands with an acceptor and return the client."""
+
+    def served(acceptor: Acceptor, name: str | None = None, *args: Any) -> Client:
+        client = dial(acceptor, name, *args)
+        by_hand.spawn(echo(client.server))
+        client.handshake()
+        return client
+
+    return served
 
 
 @pytest.fixture(autouse=True)

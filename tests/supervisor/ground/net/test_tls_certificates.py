@@ -26,38 +26,16 @@ from supervisor.ground.net.tls import (
     Acceptor,
     Certificates,
     KeyPair,
-    TlsConn,
     base_context,
     certificate_context,
 )
+from tests.supervisor.ground.net.conftest import echo
 
 PairFor = Callable[..., KeyPair]
 
 
 def der(pair: KeyPair) -> bytes:
     return x509.load_pem_x509_certificate(pair.cert).public_bytes(Encoding.DER)
-
-
-async def echo(tls: TlsConn) -> None:
-    try:
-        await tls.handshake()
-        while data := await tls.recv():
-            await tls.send(data)
-    finally:
-        tls.close()
-
-
-@pytest.fixture
-def served(by_hand: Lane, dial: Any) -> Callable[..., Any]:
-    """Shake hands with an acceptor and return the client."""
-
-    def served(acceptor: Acceptor, name: str | None = None, *args: Any) -> Any:
-        client = dial(acceptor, name, *args)
-        by_hand.spawn(echo(client.server))
-        client.handshake()
-        return client
-
-    return served
 
 
 # -- by name

@@ -1,8 +1,9 @@
 """A TCP backend. Run as a program: `tcp_server.py NAME PORT [MODE...]`; prints its port.
 
 It echoes, and keeps half-closed connections open until all is echoed. Modes: `proxy` reads a PROXY v1 or v2 header
-first; `report` sends one line of JSON first: server, peer, and the PROXY header as hexadecimal; `sink` reads and says
-the number of bytes and their sha256 at the end of file; `reset` resets each connection at its first byte.
+first; `upgrade` takes an HTTP request first, and upgrades; `report` sends one line of JSON first: server, peer, and the
+PROXY header as hexadecimal; `sink` reads and says the number of bytes and their sha256 at the end of file; `reset`
+resets each connection at its first byte.
 """
 
 import asyncio
@@ -29,6 +30,9 @@ async def serve(name: str, port: int, modes: set[str]) -> None:
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             header = await proxy_header(reader) if "proxy" in modes else b""
+            if "upgrade" in modes:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
             if "report" in modes:
                 told = {"server": name, "peer": writer.get_extra_info("peername"), "proxy": header.hex()}
                 writer.write(json.dumps(told).encode() + b"\n")
