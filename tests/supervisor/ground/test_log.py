@@ -190,3 +190,10 @@ def test_text_that_is_no_unicode_is_escaped() -> None:
     access.close()
     assert read(reader) == b"a\\udcffb\n"
     os.close(reader)
+
+
+def test_a_ration_allows_so_many_a_minute() -> None:
+    ration = log.Ration(per_minute=2)
+    assert [ration.allows(now) for now in (0.0, 1.0, 2.0, 59.0, 60.0, 60.5, 61.0)] == [
+        True, True, False, False, True, False, True,
+    ]  # fmt: skip
