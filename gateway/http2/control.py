@@ -5,18 +5,21 @@ Every one of them costs us something and its sender nearly nothing, so every one
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.http2 import frames
-from gateway.http2.answering import DRAIN_PING, Answering
-from gateway.http2.errors import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, NO_ERROR, PROTOCOL_ERROR, ConnectionFault
+from gateway.http2.endpoint import Endpoint
+from gateway.http2.errors import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PROTOCOL_ERROR, ConnectionFault
 from gateway.http2.floods import UPDATES_A_FRAME, flood
 from gateway.http2.frames import ACK, MAX_ID, PRIORITY_SIZE
 from gateway.http2.settings import INITIAL_WINDOW_SIZE, parse_settings
 
+_GOAWAY = struct.Struct(">II").unpack_from
 
-def priority(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
+
+def priority(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
     """RFC 9113 §5.3.2: of no meaning any more."""
     if not stream_id:
         raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY of no stream")
@@ -28,7 +31,7 @@ def priority(connection: Answering, stream_id: int, flags: int, payload: bytes) 
         connection.fault(stream, FRAME_SIZE_ERROR)
 
 
-def rst_stream(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
+def rst_stream(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
     if len(payload) != 4:
         raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM has four bytes")
     stream = connection.streams.get(stream_id)
@@ -37,10 +40,10 @@ def rst_stream(connection: Answering, stream_id: int, flags: int, payload: bytes
     else:
         connection.close(stream, int.from_bytes(payload, "big"))
         connection.news.append(stream)
-        connection.floods.was_reset(connection.now - stream.born)
+        connection.was_reset(stream)
 
 
-def settings(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
+def settings(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
     if stream_id:
         raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS of a stream")
     if flags & ACK:
@@ -51,7 +54,8 @@ def settings(connection: Answering, stream_id: int, flags: int, payload: bytes) 
     connection.floods.settings -= 1 + len(payload) // 128  # a frame full of them costs like many
     if connection.floods.settings < 0:
         raise flood("SETTINGS")
-    window = parse_settings(payload).get(INITIAL_WINDOW_SIZE)
+    values = parse_settings(payload)
+    window = values.get(INITIAL_WINDOW_SIZE)
     output = connection.output
     if window is not None and window != output.initial_window:
         change = window - output.initial_window
@@ -60,13 +64,14 @@ def settings(connection: Answering, stream_id: int, flags: int, payload: bytes) 
             if not output.widen_stream(stream, change):
                 raise ConnectionFault(FLOW_CONTROL_ERROR, "SETTINGS make a stream's window exceed 2^31 - 1")
     output.frames.append(frames.frame(frames.SETTINGS, ACK, 0))
+    connection.settled(values)
 
 
-def push_promise(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
-    raise ConnectionFault(PROTOCOL_ERROR, "clients don't push")
+def push_promise(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
+    raise ConnectionFault(PROTOCOL_ERROR, "nobody may push to us")
 
 
-def ping(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
+def ping(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
     if stream_id:
         raise ConnectionFault(PROTOCOL_ERROR, "PING of a stream")
     if len(payload) != 8:
@@ -76,20 +81,21 @@ def ping(connection: Answering, stream_id: int, flags: int, payload: bytes) -> N
         raise flood("PING")
     if not flags & ACK:
         connection.output.frames.append(frames.frame(frames.PING, ACK, 0, payload))
-    elif payload == DRAIN_PING and connection.draining:
-        connection.leave(NO_ERROR)  # whatever the client opened before it read of the drain has come
+    else:
+        connection.answered_ping(payload)
 
 
-def goaway(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
+def goaway(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
     if stream_id:
         raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY of a stream")
     if len(payload) < 8:
         raise ConnectionFault(FRAME_SIZE_ERROR, "GOAWAY has eight bytes at least")
     connection.trifle()
-    connection.client_leaves = True  # what it has opened is answered
+    last, number = _GOAWAY(payload)
+    connection.peer_leaves(last & MAX_ID, number)
 
 
-def window_update(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
+def window_update(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
     if len(payload) != 4:
         raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes")
     floods, output = connection.floods, connection.output
@@ -112,19 +118,19 @@ def window_update(connection: Answering, stream_id: int, flags: int, payload: by
         connection.fault(stream, FLOW_CONTROL_ERROR)
 
 
-def unknown(connection: Answering, stream_id: int, flags: int, payload: bytes) -> None:
+def unknown(connection: Endpoint, stream_id: int, flags: int, payload: bytes) -> None:
     """RFC 9113 §5.5: ignored."""
     connection.trifle()
 
 
-def _for_nobody(connection: Answering, stream_id: int) -> None:
+def _for_nobody(connection: Endpoint, stream_id: int) -> None:
     """A frame that says nothing any more, for a stream that is closed."""
     if not stream_id & 1 or stream_id > connection.last_id:
         raise ConnectionFault(PROTOCOL_ERROR, "a frame for a stream that was never opened")
     connection.trifle()
 
 
-HANDLERS: Final[Mapping[int, Callable[[Answering, int, int, bytes], None]]] = {
+HANDLERS: Final[Mapping[int, Callable[[Endpoint, int, int, bytes], None]]] = {
     frames.PRIORITY: priority,
     frames.RST_STREAM: rst_stream,
     frames.SETTINGS: settings,

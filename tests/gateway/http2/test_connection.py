@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.http2 import frames
-from gateway.http2.connection import MAX_CONTINUATIONS, Http2Connection
+from gateway.http2.connection import Http2Connection
 from gateway.http2.errors import (
     CANCEL,
     ENHANCE_YOUR_CALM,
@@ -37,6 +37,7 @@ from gateway.http2.frames import (
     SETTINGS,
     WINDOW_UPDATE,
 )
+from gateway.http2.receiving import MAX_CONTINUATIONS
 from gateway.http2.settings import CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW
 from gateway.http2.streams import CLOSED, HALF_CLOSED_REMOTE, OPEN
 from tests.gateway.http2.wire import ENCODER, GET, HELLO, POST, Pair, block, head, read_frames, ready, sent
