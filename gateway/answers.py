@@ -24,7 +24,7 @@ from gateway.fields import (
     list_of,
     split_line,
 )
-from gateway.memo import PLAIN, Line, LineMemo
+from gateway.memo import PLAIN, VALUE_BYTES, Line, LineMemo
 
 MAX_ANSWER_HEAD: Final = 64 * 1024  # bytes; cookies and policies make answers' heads the larger ones
 MAX_ANSWER_FIELDS: Final = 200
@@ -52,7 +52,6 @@ _KINDS: Final = {
 }
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)").search
-_VALUE_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 # status, the line for the client, OLD or 0
 StatusLine: TypeAlias = tuple[int, bytes, int]
@@ -86,7 +85,7 @@ class AnswerParser:
         if kind is None or not colon:
             kind = self._kind(line)
         value = value.strip(b" \t")
-        if value.translate(None, _VALUE_BYTES):
+        if value.translate(None, VALUE_BYTES):
             raise PeerError("bad_answer", "a header value contains control characters")
         forward = name + b": " + value
         if kind == LENGTH:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from gateway.errors import PeerError
-from gateway.memo import PLAIN, Line
+from gateway.memo import PLAIN, VALUE_BYTES, Line
 
 Field: TypeAlias = Line  # (kind, forward, detail)
 
@@ -49,7 +49,6 @@ MAX_NAMES: Final = 1024  # remembered names
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN).fullmatch
 # RFC 9110 §5.5: visible ASCII, obs-text, and inner blanks. Control characters, legal to h11, are refused.
-_VALUE_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HOST = re.compile(rb"(?:[A-Za-z0-9._\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?").fullmatch
 _DIGITS = re.compile(rb"[0-9]+").fullmatch
 _CANONICAL: Final = bytes.maketrans(b"_.", b"--")
@@ -100,7 +99,7 @@ def split_line(line: bytes) -> tuple[bytes, bytes]:
             raise PeerError("bad_field", "folded header line")
         raise PeerError("bad_field", "a header line has no valid name before its colon")
     value = value.strip(b" \t")
-    if value.translate(None, _VALUE_BYTES):
+    if value.translate(None, VALUE_BYTES):
         raise PeerError("bad_field", "a header value contains control characters")
     return name, value
 
@@ -128,7 +127,7 @@ class FieldParser:
         if kind is None or not colon:
             kind = self._kind(line)
         value = value.strip(b" \t")
-        if value.translate(None, _VALUE_BYTES):
+        if value.translate(None, VALUE_BYTES):
             raise PeerError("bad_field", "a header value contains control characters")
         forward = name + b": " + value
         if kind in (ORDINARY, DROPPED):

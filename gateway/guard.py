@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import filterfalse
 from typing import Final, NamedTuple, TypeAlias
 
 from gateway.errors import PeerError
@@ -38,7 +39,7 @@ from gateway.fields import (
     Field,
     FieldParser,
 )
-from gateway.memo import LineMemo
+from gateway.memo import VALUE_BYTES, LineMemo
 
 KIB: Final = 1024
 MAX_HEAD: Final = 32 * KIB  # bytes without the empty line; nginx 4 × 8 KiB, Envoy 60 KiB
@@ -52,7 +53,7 @@ _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)").search
 
-# line, lines for the backend (the first is the caller's to fill), flags, body length (-1: none given), Host,
+# line, lines for the backend (the first, as it came, is the caller's to replace), flags, body length (-1: none given), Host,
 # Authorization, and the fields that need a second look (None if no flag asks for one).
 Judged: TypeAlias = tuple[bytes, list[bytes], int, int, bytes | None, Bearer | None, list[Field] | None]
 
@@ -118,69 +119,90 @@ def parse_request_line(line: bytes) -> RequestLine:
 class Guard:
     """Judges heads for one configuration. `fields` remembers lines for every connection of a worker."""
 
-    __slots__ = ("_lookup", "fields", "parser")
+    __slots__ = ("_as_is", "_lookup", "_recall", "fields", "parser")
 
     def __init__(self, identity: Iterable[bytes] = (), wanted: Iterable[bytes] = ()) -> None:
         self.parser = FieldParser(identity, wanted)
         self.fields: LineMemo = LineMemo(self.parser)
         self._lookup = self.fields.__getitem__
+        self._recall = self.fields.get
+        self._as_is = self.fields.as_is.__contains__
 
     def judge(self, data: bytes, end: int) -> Judged:
         """The fields of the head `data[:end]`, or PeerError. The request line is only checked for its version."""
         if end > MAX_HEAD:
             raise PeerError("head_too_large", f"the request head exceeds {MAX_HEAD} bytes")
-        lines = data[:end].split(b"\r\n")
-        return self.judge_lines(lines.pop(0), lines)
+        return self.judge_lines(data[:end].split(b"\r\n"))
 
-    def judge_lines(self, line: bytes, lines: list[bytes]) -> Judged:
-        """The same for a head whose lines are apart."""
-        if len(lines) > MAX_FIELDS:
+    def judge_lines(self, out: list[bytes]) -> Judged:
+        """The same for a head whose lines are apart. The list becomes that of the lines for the backend."""
+        if len(out) > MAX_FIELDS + 1:
             raise PeerError("too_many_fields", f"the request has more than {MAX_FIELDS} header fields")
-        out = [b""]
-        forward_as_is = out.append
+        line = out[0]
         flags = 0 if line.endswith(b" HTTP/1.1") else _old_version(line)
         length = -1
         host = bearer = extras = None
-        for field in map(self._lookup, lines):
+        gone: list[bytes] = []
+        recall, crowded = self._recall, self.fields.crowded
+        rest = filterfalse(self._as_is, out)  # most lines of most heads go on as they came, and need no look here
+        next(rest)  # the request line, which no field is equal to
+        for raw in rest:
+            field = recall(raw)
+            if field is None:
+                name, colon, value = raw.partition(b": ")
+                if (
+                    name in crowded
+                    and colon
+                    and value.strip(b" \t") == value
+                    and not value.translate(None, VALUE_BYTES)
+                ):
+                    continue  # what the parser would say of it, without the call: a plain line that is its own outcome
+                field = self._lookup(raw)
             kind, forward, detail = field
             if not kind:
-                forward_as_is(forward)
+                pass
             elif kind == HOST:
                 if host is not None:
                     raise PeerError("bad_host", "Host is repeated")
                 host = detail
-                forward_as_is(forward)
             elif kind == AUTHORIZATION:
                 if bearer is not None:
                     raise PeerError("bad_authorization", "Authorization is repeated")
                 bearer = detail
+                gone.append(raw)
+                continue
             elif kind == LENGTH:
                 # RFC 9112 §6.3: repeated equal lengths may be taken as one; whoever doesn't is smuggled to.
                 if length >= 0:
                     raise PeerError("bad_length", "Content-Length is repeated")
                 length = detail
-                forward_as_is(forward)
-            elif kind == CONNECTION:
-                flags |= detail[0]
-                if detail[0] & NAMED:
-                    extras = [*(extras or ()), field]
-            elif kind == CODING:
-                if flags & CHUNKED:
-                    raise PeerError("bad_coding", "Transfer-Encoding is repeated")
-                flags |= CHUNKED
             elif kind == WANTED:
                 flags |= LOOK
-                forward_as_is(forward)
                 extras = [*(extras or ()), field]
-            elif kind == FORWARDED:
-                flags |= FROM_PROXY
-                extras = [*(extras or ()), field]
-            elif kind == EXPECT:
-                flags |= CONTINUE
-            elif kind == UPGRADE and detail == b"websocket":
-                # Other protocols are not offered, and an Upgrade that is not taken is ignored (RFC 9110 §7.8): passing
-                # h2c on would open a channel behind the guard's back.
-                flags |= WEBSOCKET
+            else:
+                gone.append(raw)
+                if kind == CONNECTION:
+                    flags |= detail[0]
+                    if detail[0] & NAMED:
+                        extras = [*(extras or ()), field]
+                elif kind == CODING:
+                    if flags & CHUNKED:
+                        raise PeerError("bad_coding", "Transfer-Encoding is repeated")
+                    flags |= CHUNKED
+                elif kind == FORWARDED:
+                    flags |= FROM_PROXY
+                    extras = [*(extras or ()), field]
+                elif kind == EXPECT:
+                    flags |= CONTINUE
+                elif kind == UPGRADE and detail == b"websocket":
+                    # Other protocols are not offered, and an Upgrade that is not taken is ignored (RFC 9110 §7.8):
+                    # passing h2c on would open a channel behind the guard's back.
+                    flags |= WEBSOCKET
+                continue
+            if forward != raw:
+                out[out.index(raw)] = forward
+        for raw in gone:
+            out.remove(raw)
         if flags & OLD:
             if flags & CHUNKED:
                 # RFC 9112 §6.1: HTTP/1.0 has no chunks, so somebody on the way read this body differently.

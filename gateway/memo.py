@@ -20,6 +20,8 @@ MAX_BYTES: Final = 1 << 20  # bytes of remembered lines; their outcomes take abo
 MAX_LINE: Final = 2048  # bytes; an RS256 token is about 800, longer lines are rare and parsed each time
 MAX_VALUES: Final = 32  # plain lines of one name
 
+VALUE_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # RFC 9110 §5.5, obs-text with them
+
 
 class LineParser(Protocol):
     """What turns a line into its outcome; raises for one that has none."""
@@ -30,13 +32,15 @@ class LineParser(Protocol):
 class LineMemo(dict[bytes, Line]):
     """`memo[line]` is `parse(line)`, remembered if it did not raise and is likely to come again."""
 
-    __slots__ = ("parse", "size", "values_of")
+    __slots__ = ("as_is", "crowded", "parse", "size", "values_of")
 
     def __init__(self, parse: LineParser) -> None:
         super().__init__()
         self.parse = parse
         self.size = 0
         self.values_of: dict[bytes, int] = {}
+        self.as_is: set[bytes] = set()  # of the remembered, the plain ones whose outcome is the line itself
+        self.crowded: set[bytes] = set()  # names of plain fields with so many values that no more are kept
 
     def __missing__(self, line: bytes) -> Line:
         outcome = self.parse(line)
@@ -47,8 +51,11 @@ class LineMemo(dict[bytes, Line]):
             name = line.partition(b":")[0]
             number = self.values_of.get(name, 0)
             if number >= MAX_VALUES:
+                self.crowded.add(name)
                 return outcome
             self.values_of[name] = number + 1
+            if outcome[1] == line:
+                self.as_is.add(line)
         if len(self) >= MAX_LINES or self.size + length > MAX_BYTES:
             self.forget()
         self[line] = outcome
@@ -59,4 +66,6 @@ class LineMemo(dict[bytes, Line]):
         """Begin anew."""
         self.clear()
         self.values_of.clear()
+        self.as_is.clear()
+        self.crowded.clear()
         self.size = 0

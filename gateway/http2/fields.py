@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from hpack.table import HeaderTable
 
 from gateway.fields import MAX_NAME, MAX_NAMES
+from gateway.memo import VALUE_BYTES
 
 Entry: TypeAlias = tuple[bytes, int, bytes]  # line, kind, name
 
@@ -36,7 +37,6 @@ _KINDS: Final = {
 }  # fmt: skip
 # §8.2.1 forbids control characters and capitals; a token is what HTTP/1.1 behind us can carry as a name.
 _NAME_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-_VALUE_BYTES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _BLANKS: Final = b" \t"
 
 _kinds: dict[bytes, int] = {}  # of names met before
@@ -50,7 +50,7 @@ def entry(name: bytes, value: bytes) -> Entry:
     line = name + b": " + value
     if value:
         # RFC 9113 §8.2.1: no CR, LF or NUL, and no blanks at either end; other control characters go with them.
-        if value.translate(None, _VALUE_BYTES) or value[0] in _BLANKS or value[-1] in _BLANKS:
+        if value.translate(None, VALUE_BYTES) or value[0] in _BLANKS or value[-1] in _BLANKS:
             return line, BAD, name
         if name == b"te" and value != b"trailers":  # §8.2.2
             return line, BAD, name

@@ -43,6 +43,15 @@ def test_a_plain_field_with_ever_new_values_fills_nothing() -> None:
     assert len(lines) == memo.MAX_VALUES
     assert lines[b"Y: 1"]
     assert b"Y: 1" in lines
+    assert lines.crowded == {b"X"}
+
+
+def test_remembered_lines_that_go_on_as_they_came_are_known_apart() -> None:
+    lines = LineMemo(lambda line: (PLAIN, line.replace(b":  ", b": "), None))
+    assert lines[b"X:  1"][1] == lines[b"X: 1"][1] == b"X: 1"
+    assert lines.as_is == {b"X: 1"}
+    lines.forget()
+    assert not lines.as_is
 
 
 def test_number_and_size_are_bounded() -> None:
