@@ -53,8 +53,8 @@ _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)").search
 
-# line, lines for the backend (the first, as it came, is the caller's to replace), flags, body length (-1: none given), Host,
-# Authorization, and the fields that need a second look (None if no flag asks for one).
+# line, lines for the backend (the first, as it came, is the caller's to replace), flags, body length (-1: none given),
+# Host, Authorization, and the fields that need a second look (None if no flag asks for one).
 Judged: TypeAlias = tuple[bytes, list[bytes], int, int, bytes | None, Bearer | None, list[Field] | None]
 
 CONNECT: Final = "CONNECT"

@@ -23,7 +23,8 @@ from supervisor.ground.lane import Listening, Overdue, Session
 from supervisor.ground.net import proxy
 from supervisor.ground.net.addresses import plain_address
 from supervisor.ground.net.introduction import introduced, peeked
-from supervisor.ground.net.tls import Acceptor, TlsConn
+from supervisor.ground.net.tls import Acceptor
+from supervisor.ground.net.tlsconn import TlsConn
 from supervisor.plane import layout
 
 _L = layout.Listener

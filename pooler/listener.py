@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
-    from supervisor.ground.net.tls import Acceptor, Certificates, TlsConn
+    from supervisor.ground.net.tls import Acceptor, Certificates
+    from supervisor.ground.net.tlsconn import TlsConn
 
     MakeBase = Callable[[str, Sequence[bytes]], SSL.Context]  # by the listener's name and its protocols
 
@@ -68,10 +69,14 @@ class Listener:
         return False
 
     async def secure(self, conn: Conn) -> TlsConn:
-        """Shake hands. Raises OSError."""
+        """Shake hands; the connection is closed if that fails. Raises OSError."""
         assert self._acceptor is not None
         secured = self._acceptor.wrap(conn)
-        await secured.handshake()
+        try:
+            await secured.handshake()
+        except BaseException:
+            secured.close()
+            raise
         return secured
 
 

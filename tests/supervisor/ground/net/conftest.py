@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 from OpenSSL._util import lib as openssl
 
 from supervisor.ground.lane import Lane
-from supervisor.ground.net.tls import Acceptor, KeyPair, TlsConn
+from supervisor.ground.net.tls import Acceptor, KeyPair
+from supervisor.ground.net.tlsconn import TlsConn
 
 ROUNDS = 20_000  # of one lane in one test: more is a loop that never ends
 

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from supervisor.ground.lane import Lane, wait_any
-from supervisor.ground.net.tls import Acceptor, Certificates, KeyPair, TlsConn, TlsError, base_context
+from supervisor.ground.net import tlsconn
+from supervisor.ground.net.tls import Acceptor, Certificates, KeyPair, base_context
+from supervisor.ground.net.tlsconn import TlsConn, TlsError
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -666,23 +668,28 @@ def test_sending_before_the_handshake_waits_instead_of_spinning(
     assert ended == ["sent"]
 
 
-def test_a_read_that_wants_to_write_is_tried_again_when_it_can(by_hand: Lane, dial: Any, acceptor: Acceptor) -> None:
+def test_a_read_that_wants_to_write_is_tried_again_when_it_can(
+    by_hand: Lane, dial: Any, acceptor: Acceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answer to a key update, with the socket full."""
     client = dial(acceptor)
     got: list[bytes] = []
-    real = client.server._recv
+    real, explain = tlsconn._ssl_read, SSL.Connection._raise_ssl_error
     asked: list[int] = []
 
-    def wants_write(size: int) -> bytes:
+    def wants_write(handle: Any, buffer: Any, size: int) -> int:
         asked.append(size)
+        return -1 if len(asked) == 1 else real(handle, buffer, size)
+
+    def because(connection: SSL.Connection, handle: Any, result: int) -> None:
         if len(asked) == 1:
             raise SSL.WantWriteError
-        found: bytes = real(size)
-        return found
+        explain(connection, handle, result)
 
     async def read(tls: TlsConn) -> None:
         await tls.handshake()
-        tls._recv = wants_write
+        monkeypatch.setattr(tlsconn, "_ssl_read", wants_write)
+        monkeypatch.setattr(SSL.Connection, "_raise_ssl_error", because)
         got.append(await tls.recv())
 
     by_hand.spawn(read(client.server))
