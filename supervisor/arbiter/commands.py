@@ -62,7 +62,6 @@ class Commands:
             reply(refusal(unknown_name("server", name, servers)))
             return
         pool_row, server_row = self.plane.row(Kind.POOL, pool), self.plane.row(Kind.SERVER, name)
-        uid = request.get("uid")
-        health.set_admin(self.plane, pool_row, server_row, _ADMIN[word], layout.SUPERVISOR, uid)
-        self.log.info("server set by hand", server=name, state=word, user=status.user_name(uid))
+        health.set_admin(self.plane, pool_row, server_row, _ADMIN[word], layout.SUPERVISOR)
+        self.log.info("server set by hand", server=name, state=word)
         reply({"ok": True, "server": name, "state": word})
