@@ -20,6 +20,7 @@ from edge.relay import relay
 from supervisor.ground.lane import Conn, Lane, Listening, Overdue, Session
 from supervisor.ground.net import proxy
 from supervisor.ground.pools import Pool, Server
+from supervisor.ground.queues import Queues
 from supervisor.plane import layout
 
 _ACCEPTED, _ACTIVE, _REFUSED = layout.Listener.ACCEPTED, layout.Listener.ACTIVE, layout.Listener.REFUSED
@@ -53,6 +54,7 @@ class TcpListener:
     cells: memoryview
     row: int  # of its counters in this worker's column
     plan: Plan
+    queues: Queues
     polled: dict[int, Listening] = attrs.field(factory=dict)
     live: dict[Session, Connection] = attrs.field(factory=dict)
 
@@ -124,8 +126,15 @@ class TcpListener:
             if upstream is not None:
                 upstream.close()
             if server is not None:
-                server.ended()
+                self._ended(pool, server)
             cells[row + _ACTIVE] -= 1
+
+    def _ended(self, pool: Pool, server: Server) -> None:
+        """The connection's place on its server is free again."""
+        if pool.table.max_queued:
+            self.queues.of(pool).ended(server)
+        else:
+            server.ended()
 
     async def _connect(self, pool: Pool, table: ListenerTable, address: Any) -> tuple[Server | None, Conn | None]:
         """A server that takes the connection, counted as in flight, and the connection to it; or nothing."""
@@ -133,21 +142,23 @@ class TcpListener:
         session = lane.current
         tried: tuple[Server, ...] = ()
         for _ in range(1 + table.retries):
-            server = pool.pick(address[0], tried)
+            if pool.table.max_queued:
+                server = await self.queues.of(pool).take(address[0], tried)
+            else:
+                server = pool.take(address[0], tried)
             if server is None:
                 break
-            server.started()
             session.expire_in(table.connect_timeout)
             try:
                 conn = await lane.connect(server.family, server.sockaddr)
             except (OSError, Overdue):
-                server.ended()
+                self._ended(pool, server)
                 server.failed(lane.now_ns)
                 self.cells[self.row + _CONNECT_FAILURES] += 1
                 tried = (*tried, server)
                 continue
             except BaseException:
-                server.ended()
+                self._ended(pool, server)
                 raise
             server.succeeded()
             return server, conn

@@ -82,7 +82,7 @@ class EdgeRuntime:
         row = plane.row(Kind.LISTENER, f"{NAME}/{name}")
         cells = plane.counters(Kind.LISTENER, row, worker.column)
         if made.table.protocol == "tcp":
-            return TcpListener(name, lane, plane.cells, cells, made)
+            return TcpListener(name, lane, plane.cells, cells, made, worker.queues)
 
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)

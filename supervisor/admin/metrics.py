@@ -39,6 +39,7 @@ _LABELS: Mapping[Kind, Sequence[str]] = {
 # Shown in another form below, or a part of something else.
 _APART: Mapping[Kind, frozenset[int]] = {
     Kind.SERVER: frozenset({layout.Server.STREAK}),  # a sum of streaks says nothing
+    Kind.POOL: frozenset({layout.Pool.OLDEST_TICKET}),
     Kind.ROUTE: frozenset({*range(Route.RESPONSES_1XX, Route.RESPONSES_5XX + 1), Route.LATENCY_SUM}),
     Kind.LEASEPOOL: frozenset({layout.LeasePool.OLDEST_TICKET, layout.LeasePool.WAIT_US}),
 }

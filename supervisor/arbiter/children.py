@@ -22,6 +22,7 @@ MAX_SHOWN = 20  # entries of what was in flight; the log line of a death is for 
 _NOT_HELD = {
     (Kind.SERVER, layout.Server.STREAK),
     (Kind.LEASEPOOL, layout.LeasePool.OLDEST_TICKET),
+    (Kind.POOL, layout.Pool.OLDEST_TICKET),
     (Kind.LEASEPOOL, layout.LeasePool.IDLE),
     (Kind.TIER, layout.Tier.SESSIONS),  # as of the last heartbeat
 }

@@ -62,6 +62,7 @@ class Commands:
             reply(refusal(unknown_name("server", name, servers)))
             return
         pool_row, server_row = self.plane.row(Kind.POOL, pool), self.plane.row(Kind.SERVER, name)
-        health.set_admin(self.plane, pool_row, server_row, _ADMIN[word], layout.SUPERVISOR)
-        self.log.info("server set by hand", server=name, state=word)
+        uid = request.get("uid")
+        health.set_admin(self.plane, pool_row, server_row, _ADMIN[word], layout.SUPERVISOR, uid)
+        self.log.info("server set by hand", server=name, state=word, user=status.user_name(uid))
         reply({"ok": True, "server": name, "state": word})

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ MAX_CLIENTS = 64  # at once; people and scripts, not load
 MAX_REQUEST = 64 * 1024  # bytes of a line
 PATIENCE = 60.0  # seconds for a client to ask, and to take its answer
 ANSWER_PATIENCE = 180.0  # seconds for the answer to be made: a rehearsal and the start of all workers have 60 each
+
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 Reply = Callable[[Mapping[str, Any]], None]
 Command = Callable[[Mapping[str, Any], Reply], None]
@@ -65,8 +68,13 @@ def _clear(path: Path) -> None:
         except OSError as error:
             raise CannotControl(f"control socket {path}: {error.strerror}") from None
         else:
-            pid = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
-            raise CannotControl(f"control socket {path}: a daemon (process {pid}) answers there already")
+            raise CannotControl(f"control socket {path}: a daemon (process {peer(probe)[0]}) answers there already")
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """The process id and the user id of the other end, by the kernel's word (unix(7), SO_PEERCRED)."""
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid
 
 
 @attrs.define(eq=False)
@@ -119,8 +127,8 @@ class Control:
             return
         self._clients.add(Client(self, sock))
 
-    def answer(self, line: bytes, reply: Reply) -> None:
-        """Carry out one request."""
+    def answer(self, line: bytes, reply: Reply, uid: int) -> None:
+        """Carry out one request of a user; `uid` stands in the request, whatever the request says of itself."""
         try:
             request = json.loads(line)
             if not isinstance(request, dict):
@@ -134,7 +142,7 @@ class Control:
             reply(refusal(f"unknown command; there are {', '.join(sorted(self.commands))}"))
             return
         try:
-            command(request, reply)
+            command({**request, "uid": uid}, reply)
         except Exception:  # a question must not end the daemon
             self.log.exception("command failed", command=name)
             reply(refusal(f"{name} failed; the daemon's log says why"))
@@ -181,7 +189,7 @@ class Client:
         if newline:
             # One request a visit: what follows, an end of file too, is not listened to.
             self.wait()
-            self.control.answer(bytes(line), self.reply)
+            self.control.answer(bytes(line), self.reply, peer(self.sock)[1])
         elif not data or len(self._received) > MAX_REQUEST:
             self.close()
 

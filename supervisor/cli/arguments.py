@@ -17,6 +17,8 @@ from supervisor.cli.exits import DONE, FAILED, USAGE
 
 Command = Callable[[argparse.Namespace], int]
 
+_ON_SERVERS = ("drain", "maintenance", "up")
+
 # "pool/host:port"; a configuration's path ends otherwise.
 _SERVER = re.compile(r"[^/]+/.+:\d{1,5}\Z")
 
@@ -36,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("config", metavar="CONFIG", type=Path, help="the configuration file")
         return added
 
+    def on_server(name: str, text: str) -> argparse.ArgumentParser:
+        added = command(name, text, config=False)
+        added.add_argument("server", metavar="POOL/SERVER", help="such as user/127.0.0.1:8101")
+        added.add_argument("config", metavar="CONFIG", help="the configuration file")
+        return added
+
     command("run", "the daemon, in the foreground")
     check = command("check", "read the configuration: 0 and a summary, or 2 and every error")
     check.add_argument("--json", action="store_true", help="the summary or the errors as JSON on stdout")
@@ -45,12 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     reload.add_argument("--json", action="store_true", help="the daemon's answer as JSON on stdout")
     upgrade = command("upgrade", "let the running daemon become the code that is installed now, in the same process")
     upgrade.add_argument("--json", action="store_true", help="the daemon's answer as JSON on stdout")
-    drain = command("drain", "send new work past a server; what it holds may end", config=False)
-    drain.add_argument("server", metavar="POOL/SERVER", help="such as user/127.0.0.1:8101")
-    drain.add_argument("config", metavar="CONFIG", help="the configuration file")
+    drain = on_server("drain", "send new work past a server; what it holds may end")
     state = drain.add_mutually_exclusive_group()
     state.add_argument("--undo", action="store_true", help="give it work again")
-    state.add_argument("--maintenance", action="store_true", help="mark it as in maintenance: no check brings it back")
+    state.add_argument("--maintenance", action="store_true", help="as `portway maintenance`")
+    on_server("maintenance", "take a server out of its pool: its flows and sessions, too, go elsewhere")
+    on_server("up", "give a server work again that was drained or in maintenance")
     command("schema", "JSON Schema of the configuration, for editors", config=False)
     demo = command("demo", "the whole picture on this machine, backends and PostgreSQL included", config=False)
     demo.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -75,10 +83,11 @@ def dispatch(arguments: Sequence[str]) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    if options.command == "drain" and _SERVER.match(options.config) and not _SERVER.match(options.server):
+    if options.command in _ON_SERVERS and _SERVER.match(options.config) and not _SERVER.match(options.server):
         # `portway drain CONFIG POOL/SERVER`, in the order of the other commands.
         options.server, options.config = options.config, options.server
-    return run(_function(options.command, "run"), options)
+    module = "drain" if options.command in _ON_SERVERS else options.command
+    return run(_function(module, "run"), options)
 
 
 def run(command: Command, options: argparse.Namespace) -> int:

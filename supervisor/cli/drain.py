@@ -1,4 +1,7 @@
-"""`portway drain POOL/SERVER CONFIG`: new work goes elsewhere, what the server holds may end; kept over a reload."""
+"""`portway drain | maintenance | up POOL/SERVER CONFIG`: the operator's word on a server, kept over reload and upgrade.
+
+Drained, it gets no new work and what it holds may end; in maintenance it gets none at all.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from supervisor.cli.control import Unreachable, ask_daemon, complain, errors_of
 from supervisor.cli.exits import DONE, FAILED, USAGE
 from supervisor.ground.config import ConfigError
 
+_SAID = {"normal": "given work again", "maintenance": "in maintenance", "draining": "draining"}
+
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0 when done, 1 when refused or without a daemon, 2 for a file that can't be read."""
-    state = "normal" if options.undo else "maintenance" if options.maintenance else "draining"
+    state = _state(options)
     request = {"command": "drain", "server": options.server, "state": state}
     try:
         answer = ask_daemon(Path(options.config), request)
@@ -27,5 +32,13 @@ def run(options: argparse.Namespace) -> int:
         for reason in errors_of(answer):
             complain(reason)
         return FAILED
-    print(f"portway: {options.server} is {'given work again' if options.undo else state}", file=sys.stderr)
+    print(f"portway: {options.server} is {_SAID[state]}", file=sys.stderr)
     return DONE
+
+
+def _state(options: argparse.Namespace) -> str:
+    if options.command == "up" or (options.command == "drain" and options.undo):
+        return "normal"
+    if options.command == "maintenance" or options.maintenance:
+        return "maintenance"
+    return "draining"

@@ -97,7 +97,20 @@ def _sections(status: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], Iter
     )
     yield (
         "pools",
-        ("pool", "balance", "server", "state", "since", "in flight", "requests", "failures", "ejections", "in", "out"),
+        (
+            "pool",
+            "balance",
+            "server",
+            "state",
+            "since",
+            "cause",
+            "in flight",
+            "requests",
+            "failures",
+            "ejections",
+            "in",
+            "out",
+        ),
         (_server(pool, server) for pool in status["pools"] for server in pool["servers"]),
     )
     yield (
@@ -150,6 +163,7 @@ def _server(pool: dict[str, Any], server: dict[str, Any]) -> Row:
         server["address"] + (" (backup)" if server["backup"] else ""),
         _word(server["state"]),
         server["since"],
+        server["cause"],
         server["in_flight"],
         server["requests"],
         server["failures"],

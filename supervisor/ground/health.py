@@ -24,10 +24,13 @@ class Health(enum.Enum):
     EJECTED = "ejected"  # says traffic
     DRAINING = "draining"  # says the operator: existing work ends, no new
     MAINTENANCE = "maintenance"  # says the operator: none
+    UNRESOLVED = "unresolved"  # says DNS: its name has no address
 
 
-def judge(active: int, admin: int, ejected_until: int, now_ns: int, check: HealthTable | None) -> Health:
-    """What the parts mean together: the operator's word first, then the check's, then that of traffic.
+def judge(
+    active: int, admin: int, ejected_until: int, now_ns: int, check: HealthTable | None, resolved: bool = True
+) -> Health:
+    """What the parts mean together: the operator's word first, then that of DNS, the check's, and traffic's.
 
     Without a check the active part is what an earlier configuration left, and means nothing.
     """
@@ -35,13 +38,15 @@ def judge(active: int, admin: int, ejected_until: int, now_ns: int, check: Healt
         return Health.MAINTENANCE
     if admin == Admin.DRAINING:
         return Health.DRAINING
+    if not resolved:
+        return Health.UNRESOLVED
     if check is not None and (active == Active.DOWN or (active == Active.UNKNOWN and check.initial == "down")):
         return Health.DOWN
     return Health.EJECTED if ejected_until > now_ns else Health.UP
 
 
-def read(plane: Plane, server_row: int, now_ns: int, check: HealthTable | None) -> Health:
-    """The health of a server now."""
+def read(plane: Plane, server_row: int, now_ns: int, check: HealthTable | None, named: bool = False) -> Health:
+    """The health of a server now; `named` is one whose address is looked up."""
     at = plane.state(Kind.SERVER, server_row)
     cells = plane.cells
     return judge(
@@ -50,7 +55,20 @@ def read(plane: Plane, server_row: int, now_ns: int, check: HealthTable | None) 
         cells[at + ServerState.EJECTED_UNTIL],
         now_ns,
         check,
+        not named or resolved(cells, at),
     )
+
+
+def resolved(cells: memoryview[int], at: int) -> bool:
+    """Whether the name of the server with this state has an address."""
+    return bool(cells[at + ServerState.ADDRESS_HIGH] or cells[at + ServerState.ADDRESS_LOW])
+
+
+def back(cells: memoryview[int], at: int, now_ns: int) -> int:
+    """Monotonic ns at which the server with this state came back last: by its check, by hand or from an ejection; 0
+    if it was never away, which is so for all of them at the daemon's start."""
+    ended = cells[at + ServerState.EJECTED_UNTIL]
+    return max(cells[at + ServerState.ACTIVE_BACK], cells[at + ServerState.ADMIN_BACK], ended if ended <= now_ns else 0)
 
 
 def is_failing(table: PoolTable, healths: list[Health]) -> bool:
@@ -78,14 +96,19 @@ def next_ejection(ejections: int, ended_ns: int, now_ns: int, outlier: OutlierTa
 def set_active(plane: Plane, pool_row: int, server_row: int, value: int, column: int) -> None:
     """A value of Active. By the prober only."""
     at = plane.state(Kind.SERVER, server_row)
+    if value == Active.UP and plane.cells[at + ServerState.ACTIVE] == Active.DOWN:
+        plane.cells[at + ServerState.ACTIVE_BACK] = time.monotonic_ns()
     plane.cells[at + ServerState.ACTIVE_SINCE] = time.time_ns()
     plane.cells[at + ServerState.ACTIVE] = value
     touch(plane, pool_row, column)
 
 
-def set_admin(plane: Plane, pool_row: int, server_row: int, value: int, column: int) -> None:
-    """A value of Admin. By the supervisor only."""
+def set_admin(plane: Plane, pool_row: int, server_row: int, value: int, column: int, uid: int | None = None) -> None:
+    """A value of Admin, and which user asked for it. By the supervisor only."""
     at = plane.state(Kind.SERVER, server_row)
+    if value == Admin.NORMAL and plane.cells[at + ServerState.ADMIN] != Admin.NORMAL:
+        plane.cells[at + ServerState.ADMIN_BACK] = time.monotonic_ns()
+    plane.cells[at + ServerState.ADMIN_BY] = 0 if uid is None else uid + 1
     plane.cells[at + ServerState.ADMIN_SINCE] = time.time_ns()
     plane.cells[at + ServerState.ADMIN] = value
     touch(plane, pool_row, column)

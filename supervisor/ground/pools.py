@@ -1,9 +1,19 @@
 """A pool as a tier sees it: pick a server, say how it went.
 
-The list of servers that take work is made from the plane's health and kept until an epoch changes or an ejection ends,
-so that a pick is a few loads and an index. What a worker learns by failing (ejections) goes into the plane for all;
-what others learn comes back the same way. Which server of the list is chosen is `choices`'s, what health means is
-`health`'s.
+    server = pool.pick(key)          # or pool.take(key), or await queue.take(key): see below
+    if server is None: refuse        # none takes work, or all are full
+    server.started()                 # not after `take`, which has counted it
+    try: ...                         # server.succeeded(), or server.failed(now_ns): five of these in a row eject it
+    finally: server.ended()          # or queue.ended(server)
+
+- `pick` passes servers at `max_connections` over; two workers may pick the last place of one at the same instant.
+- `take` counts in the same step, exactly over all workers: never one more than `max_connections`.
+- `queues.Queue` waits for a place where `max_queued` allows it, first come first served over all workers.
+
+The list of servers that take work is made from the plane's health and kept until an epoch changes, an ejection ends or
+a slow start goes on, so that a pick is a few loads and an index. What a worker learns by failing (ejections) goes into
+the plane for all; what others learn comes back the same way. Which server of the list is chosen is `choices`'s, what
+health means is `health`'s, who is on the list is `candidates`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +24,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 import attrs
 
 from supervisor.ground import balance, choices, health
+from supervisor.ground.candidates import RAMP_STEPS, candidates, share
 from supervisor.ground.choices import Choice, Key
 from supervisor.ground.config import Config, PoolTable, ServerTable
 from supervisor.ground.health import Health
@@ -22,11 +33,14 @@ from supervisor.plane import layout
 from supervisor.plane.layout import Header, Kind, PoolState, ServerState
 from supervisor.plane.locks import Lock, LockResult, pool_lock
 from supervisor.plane.memory import Plane
+from supervisor.plane.turns import Turns
 
 __all__ = ["Pool", "Pools", "Server", "rows", "server_name"]
 
 _monotonic_ns = time.monotonic_ns
 _NOBODY: tuple[Server, ...] = ()
+_NS = 1_000_000_000
+_KEYED = ("source_hash", "maglev")  # a share that grows would move keys: slow start leaves their weights alone
 
 
 def rows(config: Config) -> Iterator[tuple[Kind, str]]:
@@ -44,6 +58,7 @@ class Plan:
     table: PoolTable
     rows: tuple[int, ...]
     maglev: Sequence[int]
+    zone: str
 
 
 @attrs.define(eq=False)
@@ -52,6 +67,7 @@ class Pool:
 
     name: str
     table: PoolTable
+    zone: str = ""  # the site's own
     servers: tuple[Server, ...] = ()
     _plane: Plane = attrs.field(kw_only=True, repr=False)
     _column: int = attrs.field(kw_only=True)
@@ -62,8 +78,9 @@ class Pool:
     _lock: Lock = attrs.field(init=False, repr=False)
     _epoch: int = attrs.field(default=-1, init=False)  # of the last look; -1 equals no cell
     _live: int = attrs.field(default=-1, init=False)
-    _expires: int = attrs.field(default=0, init=False)  # monotonic ns at which the next ejection ends, 0 none
+    _expires: int = attrs.field(default=0, init=False)  # monotonic ns of the next look, 0 none: see `_look`
     _candidates: tuple[Server, ...] = attrs.field(default=(), init=False)
+    _arranged: list[float] = attrs.field(factory=list, init=False)  # the shares that the choice was arranged with
     _counted: int = attrs.field(default=-1, init=False)  # the cell that each pick adds to, -1 none
     _choice: Choice = attrs.field(init=False, repr=False)
     _choose: Callable[[Key], Server | None] = attrs.field(init=False, repr=False)
@@ -97,6 +114,38 @@ class Pool:
         elif self._counted >= 0:
             cells[self._counted] += 1
         return server
+
+    def take(self, key: Key = None, exclude: tuple[Server, ...] = ()) -> Server | None:
+        """As `pick`, and counted as started: never above `max_connections`, however many workers take at once."""
+        while True:
+            server = self.pick(key, exclude)
+            if server is None or self._admit(server):
+                return server
+            exclude = (*exclude, server)
+
+    def _admit(self, server: Server) -> bool:
+        """Count work as started if there is room for it."""
+        server.started()
+        if sum(server.flights) + layout.COLUMNS <= server.max_connections:
+            return True
+        # Each worker counts itself first and looks then, so of several at the last place none gets one too many. The
+        # lock orders the store before the look (a processor may delay it), and that is all it is for.
+        if self._lock.acquire() is not LockResult.TIMED_OUT:
+            self._lock.release()
+        if sum(server.flights) <= server.max_connections:
+            return True
+        server.ended()
+        self._cells[server.base + layout.Server.REQUESTS] -= 1
+        self._cells[server.base + layout.Server.FULL] += 1
+        return False
+
+    def turns(self) -> Turns:
+        """Who waits for this pool, over all workers; `queues` decides by it."""
+        return Turns(self._plane, self._row, self._column)
+
+    def is_full(self, exclude: Container[Server] = ()) -> bool:
+        """Whether a server takes work that has not been tried: if `pick` found none, it is worth waiting for."""
+        return any(server not in exclude for server in self._candidates)
 
     def by_row(self, row: int) -> Server | None:
         """The server with this row in the plane, if it is of this pool."""
@@ -171,53 +220,59 @@ class Pool:
         now_ns = _monotonic_ns()
         healths = [health.read(plane, server.row, now_ns, table.health) for server in self.servers]
         ends = [cells[server.state + ServerState.EJECTED_UNTIL] for server in self.servers]
-        self._expires = min((end for end in ends if end > now_ns), default=0)
-        candidates, counted = self._decide(healths)
+        shares, next_step = self._shares(now_ns)
+        self._expires = min((end for end in (*ends, next_step) if end > now_ns), default=0)
+        found, counted = candidates(table, self.zone, self.servers, healths)
         self._counted = -1 if counted is None else self._base + counted
         for server, one in zip(self.servers, healths, strict=True):
-            server.takes = one in (Health.UP, Health.DRAINING) or server in candidates
-        if candidates != self._candidates:
-            self._candidates = candidates
-            self._choice.arrange(candidates)
+            server.takes = one in (Health.UP, Health.DRAINING) or server in found
+        if found != self._candidates or shares != self._arranged:
+            self._candidates, self._arranged = found, shares
+            self._weigh(shares)
+            self._choice.arrange(found)
 
-    def _decide(self, healths: Sequence[Health]) -> tuple[tuple[Server, ...], int | None]:
-        """Who takes work, and what each pick counts: the primaries that are up, else the backups that are, else all
-        that the operator hasn't taken out, or nobody."""
-        up = [server for server, one in zip(self.servers, healths, strict=True) if one is Health.UP]
-        primaries = tuple(server for server in up if not server.backup)
-        if primaries:
-            return primaries, None
-        if up:
-            return tuple(up), layout.Pool.BACKUP
-        if self.table.on_all_down == "refuse":
-            return _NOBODY, None
-        taken_out = (Health.DRAINING, Health.MAINTENANCE)
-        rest = [server for server, one in zip(self.servers, healths, strict=True) if one not in taken_out]
-        return tuple(rest), layout.Pool.FAIL_OPEN
+    def _shares(self, now_ns: int) -> tuple[list[float], int]:
+        """Each server's share of its weight and connections, and when the next step of a slow start is due, 0 never."""
+        span = int(self.table.slow_start * _NS)
+        if not span:
+            return [], 0
+        cells = self._cells
+        shares = [share(health.back(cells, server.state, now_ns), now_ns, span) for server in self.servers]
+        return shares, now_ns + max(1, span // RAMP_STEPS) if min(shares) < 1 else 0
+
+    def _weigh(self, shares: Sequence[float]) -> None:
+        """Give every server its share; an empty list means all of it."""
+        # Weights are whole numbers: while one of them is lowered, all are counted in finer steps.
+        finer = RAMP_STEPS if shares and min(shares) < 1 and self.table.balance not in _KEYED else 1
+        for at, (server, table) in enumerate(zip(self.servers, self.table.servers, strict=True)):
+            one = shares[at] if shares else 1.0
+            server.max_connections = max(1, int(table.max_connections * one))
+            server.weight = max(1, round(table.weight * finer * one)) if finer > 1 else table.weight
 
     # Reload
 
-    def plan(self, table: PoolTable) -> Plan:
+    def plan(self, table: PoolTable, zone: str = "") -> Plan:
         """Everything for `swap`. Raises KeyError if a row isn't allocated."""
         names = [server_name(self.name, server) for server in table.servers]
         lookup: Sequence[int] = ()
         if table.balance == "maglev":
             lookup = balance.maglev(names, [server.weight for server in table.servers])
-        return Plan(table, tuple(self._plane.row(Kind.SERVER, name) for name in names), lookup)
+        return Plan(table, tuple(self._plane.row(Kind.SERVER, name) for name in names), lookup, zone)
 
     def swap(self, plan: Plan) -> None:
         """Take the new table; servers that stay keep their identity and their counts. Can't fail."""
         known = {server.name: server for server in self.servers}
-        self.table = plan.table
+        self.table, self.zone = plan.table, plan.zone
         servers = []
         for table, row in zip(plan.table.servers, plan.rows, strict=True):
             server = known.get(server_name(self.name, table)) or self._server(table, row)
-            server.weight, server.max_connections, server.backup = table.weight, table.max_connections, table.backup
+            server.backup, server.zone = table.backup, table.zone
             servers.append(server)
         self.servers = tuple(servers)
+        self._weigh(())
         self._choice = choices.make(plan.table.balance, self._column, self.servers, plan.maglev)
         self._choose = self._choice.pick
-        self._live, self._candidates = -1, _NOBODY
+        self._live, self._candidates, self._arranged = -1, _NOBODY, []
         self._look()
 
     def _server(self, table: ServerTable, row: int) -> Server:
@@ -262,14 +317,15 @@ class Pools(Mapping[str, Pool]):
         they are.
         """
         plans: dict[str, Plan | None] = {}
+        zone = config.supervisor.zone
         try:
             for name, table in config.pools.items():
                 pool = self._pools.get(name)
                 if pool is None or name not in self._committed:  # of a reload that came to nothing: its row may be gone
                     pool = Pool(name, table, plane=self._plane, column=self._column)
-                    pool.swap(pool.plan(table))
+                    pool.swap(pool.plan(table, zone))
                     self._pools[name] = pool
-                plans[name] = pool.plan(table) if table != pool.table else None
+                plans[name] = pool.plan(table, zone) if (table, zone) != (pool.table, pool.zone) else None
         except KeyError as error:
             raise ValueError(f"no row in the plane for {error}") from error
         return plans

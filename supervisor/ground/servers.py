@@ -37,16 +37,17 @@ class Server:
     name: str  # "pool/host:port"
     row: int
     family: int
-    sockaddr: tuple[str, int]
+    sockaddr: tuple[str, int]  # of a server given by name: the last that was found
     base: int  # its counters in this process's column
     state: int  # its shared fields
     seed: int = attrs.field(repr=False)
     _pool: Owner = attrs.field(repr=False)
     _cells: memoryview[int] = attrs.field(repr=False)
     _column: int = attrs.field(repr=False)
-    weight: int = 1
+    weight: int = 1  # as it counts now: a slow start lowers it for a while, as it does max_connections
     max_connections: int = 1024
     backup: bool = False
+    zone: str = ""
     flights: memoryview[int] = attrs.field(init=False, repr=False)  # work in flight, a cell for each process
     takes: bool = attrs.field(default=True, init=False)  # as of the pool's last look
 

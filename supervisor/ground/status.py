@@ -7,8 +7,9 @@ in UTC, durations seconds; counters are totals since the start, over all process
 from __future__ import annotations
 
 import functools
+import pwd
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -84,8 +85,34 @@ def server_health(plane: Plane, row: int, check: HealthTable | None, now_ns: int
         Health.EJECTED: shared["ejected_since"],
         Health.DOWN: shared["active_since"],
         Health.UP: shared["active_since"] if check else 0,
+        Health.UNRESOLVED: 0,
     }
     return health, since[health] or plane.cells[layout.Header.CREATED]
+
+
+def user_name(uid: int | None) -> str | None:
+    """The name of a user, or its number where it has none here."""
+    if uid is None:
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def cause(shared: Mapping[str, int], health: Health, pool: PoolTable) -> str:
+    """Why a server is in its state, as the plane's fields tell; empty for one that is up."""
+    match health:
+        case Health.UP:
+            return ""
+        case Health.DOWN:
+            return f"{pool.health.type} check" if pool.health is not None else ""
+        case Health.EJECTED:
+            seconds = max(0.0, (shared["ejected_until"] - time.monotonic_ns()) * _NS)
+            return f"failures in traffic, for another {seconds:.0f}s, {shared['ejections']} in a row"
+        case Health.UNRESOLVED:
+            return "its name has no address"
+    return f"set by {user_name(shared['admin_by'] - 1)}" if shared["admin_by"] else "set by hand"
 
 
 def oldest_wait(plane: Plane, row: int, now_ns: int) -> float:
@@ -191,7 +218,7 @@ def _pool(name: str, pool: PoolTable, plane: Plane, now_ns: int) -> dict[str, An
         "name": name,
         "balance": pool.balance,
         "up": sum(server["state"] == "up" for server in servers),
-        **(_totals(plane, Kind.POOL, row) if row is not None else {}),
+        **(_totals(plane, Kind.POOL, row, {"oldest_ticket"}) if row is not None else {}),
         "servers": servers,
     }
 
@@ -206,8 +233,11 @@ def _server(full: str, table: ServerTable, pool: PoolTable, plane: Plane, now_ns
         "address": str(table.address),
         "state": health.value,
         "since": _when(since),
+        "cause": cause(shared, health, pool),
+        "set_by": user_name(shared["admin_by"] - 1) if shared["admin_by"] else None,
         "weight": table.weight,
         "backup": table.backup,
+        "zone": table.zone,
         "max_connections": table.max_connections,
         "checked": pool.health.type if pool.health else None,
         "ejections": shared["ejections"],
@@ -237,8 +267,7 @@ def _routes(plane: Plane) -> Iterator[dict[str, Any]]:
 def _lease_pools(plane: Plane, now_ns: int) -> Iterator[dict[str, Any]]:
     for name, row in sorted(plane.names(Kind.LEASEPOOL).items()):
         database, _, user = name.partition("/")
-        totals = _totals(plane, Kind.LEASEPOOL, row)
-        totals.pop("oldest_ticket")
+        totals = _totals(plane, Kind.LEASEPOOL, row, {"oldest_ticket"})
         yield {
             "database": database,
             "user": user,
@@ -248,9 +277,10 @@ def _lease_pools(plane: Plane, now_ns: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _totals(plane: Plane, kind: Kind, row: int) -> dict[str, int]:
+def _totals(plane: Plane, kind: Kind, row: int, without: Container[str] = ()) -> dict[str, int]:
     totals = plane.row_totals(kind, row)
-    return {name: totals[at] for name, at in layout.fields(layout.TABLES[kind].counters).items()}
+    fields = layout.fields(layout.TABLES[kind].counters)
+    return {name: totals[at] for name, at in fields.items() if name not in without}
 
 
 def _when(wall_ns: int) -> str:

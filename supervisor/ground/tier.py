@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from supervisor.ground.queues import Queues
+
 if TYPE_CHECKING:
     from OpenSSL import SSL
     from structlog.typing import FilteringBoundLogger
@@ -61,7 +63,11 @@ class Worker:
     access: AccessLog
     pools: Pools
     inherited: Any = None  # what the tier's `inherit` made before any fork
+    queues: Queues = attrs.field(init=False)
     _tickets: Tickets | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.queues = Queues(self.pools, self.lane, self.mailbox)
 
     def base_context(self, listener: str, alpn: Sequence[bytes]) -> SSL.Context:
         """What the TLS connections of a listener begin with. It is from before the fork where the listener is that old;

@@ -48,6 +48,7 @@ from supervisor.ground.orders import (
 )
 from supervisor.ground.polling import Polling
 from supervisor.ground.pools import Pools
+from supervisor.ground.queues import Room
 from supervisor.ground.service import Service, ServiceRuntime
 from supervisor.ground.swap import Swap
 from supervisor.ground.tier import Runtime, Tier, Worker
@@ -318,6 +319,8 @@ class Process:
                     self.failure = error
                     self.over.set()
                     return
+            elif isinstance(letter.message, Room):
+                self.worker.queues.receive(letter.message)
             else:
                 self.runtime.receive(letter.message, letter.fds)
 

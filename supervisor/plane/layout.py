@@ -55,6 +55,13 @@ class ServerState:
     CHECK_FAILURES = 8
     CHECK_STREAK = 9  # the prober: checks in a row that contradict ACTIVE; here, so that its successor goes on
     CHECK_US = 10  # the prober: what the last check took
+    ACTIVE_BACK = 11  # the prober: monotonic ns at which checks last brought it back, 0 never
+    ADMIN_BACK = 12  # the supervisor: monotonic ns at which it was last given work again
+    ADMIN_BY = 13  # the supervisor: who set ADMIN, a user's id + 1; 0 nobody
+    RESOLVED = 14  # the prober: writes of the three below, times two; odd while one is under way, 0 never resolved
+    ADDRESS_HIGH = 15  # of a server given by name: IPv6, or IPv4 mapped; both 0 while its name doesn't resolve
+    ADDRESS_LOW = 16
+    ADDRESS_PORT = 17
 
 
 class Active:
@@ -93,6 +100,12 @@ class Pool:
     EJECTIONS_DENIED = 3  # by max_ejected
     LOCK_TIMEOUTS = 4
     BACKUP = 5  # picks that went to a backup server
+    OTHER_ZONE = 6  # picks made while too few servers of the own zone were up
+    WAITING = 7  # for room on a server
+    OLDEST_TICKET = 8  # monotonic ns at which this process's longest waiting came, 0 none
+    QUEUED = 9  # that had to wait
+    QUEUE_REFUSED = 10  # because as many as may wait were waiting
+    QUEUE_TIMEOUTS = 11
 
 
 class ListenerState:
@@ -223,8 +236,8 @@ class Table:
 
 
 TABLES: Mapping[Kind, Table] = {
-    Kind.SERVER: Table(2048, 16, 16, ServerState, Server, frozenset({Server.IN_FLIGHT, Server.STREAK})),
-    Kind.POOL: Table(512, 8, 16, PoolState, Pool),
+    Kind.SERVER: Table(2048, 32, 16, ServerState, Server, frozenset({Server.IN_FLIGHT, Server.STREAK})),
+    Kind.POOL: Table(512, 8, 16, PoolState, Pool, frozenset({Pool.WAITING, Pool.OLDEST_TICKET})),
     Kind.LISTENER: Table(256, 80, 32, ListenerState, Listener, frozenset({Listener.ACTIVE, Listener.SESSIONS})),
     Kind.ROUTE: Table(1024, 8, 96, RouteState, Route, frozenset({Route.IN_FLIGHT})),
     Kind.LIMIT: Table(512, 8, 8, LimitState, Limit),

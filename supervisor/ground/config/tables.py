@@ -47,6 +47,7 @@ class SupervisorTable:
     pin_workers: bool = False
     pid_file: FilePath | None = None
     pop: str = ""
+    zone: str = ""
     user: str | None = None
     group: str | None = None
 
@@ -86,6 +87,7 @@ class ServerTable:
     weight: Annotated[int, Between(1, 256)] = 1
     max_connections: Annotated[int, Between(1, 1_000_000)] = 1024
     backup: bool = False
+    zone: str = ""
 
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.address.port == 0:
@@ -156,6 +158,10 @@ class PoolTable:
     health: HealthTable | None = None
     outlier: OutlierTable = OutlierTable()
     on_all_down: Literal["try_all", "refuse"] = "try_all"
+    min_zone_up: Percent = Percent(0.5)  # of the own zone's servers; with fewer, other zones take part
+    slow_start: Duration = Duration(0)  # HAProxy's `slowstart`, Envoy's slow start mode
+    max_queued: Annotated[int, Between(0, 1_000_000)] = 0  # over all workers, as all limits of a pool
+    queue_timeout: Duration = Duration(5)  # HAProxy: `timeout connect` where `timeout queue` is not set
 
     def problems(self, config: Any) -> Iterable[Problem]:
         if not self.servers:

@@ -26,6 +26,7 @@ def scrape(config: Config, plane: Plane, *reasons: str) -> Samples:
 APART = {
     (Kind.SERVER, "streak"),
     (Kind.LEASEPOOL, "oldest_ticket"),
+    (Kind.POOL, "oldest_ticket"),
     (Kind.LEASEPOOL, "wait_us"),
     (Kind.ROUTE, "latency_sum"),
     *((Kind.ROUTE, f"responses_{number}xx") for number in range(1, 6)),

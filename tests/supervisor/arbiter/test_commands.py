@@ -48,7 +48,7 @@ def commands(plane: Plane) -> Commands:
     return Commands(plane, reloading, logger(), nobody, lambda request, reply: reply({"ok": True, "upgraded": True}))
 
 
-def ask(commands: Commands, name: str, **request: str) -> Mapping[str, Any]:
+def ask(commands: Commands, name: str, **request: Any) -> Mapping[str, Any]:
     answers: list[Mapping[str, Any]] = []
     commands.table()[name](request, answers.append)
     (answer,) = answers
@@ -69,6 +69,15 @@ def test_a_server_is_set_by_hand_and_everybody_looks_again(
     assert plane.cells[server + ServerState.ADMIN] == value
     assert plane.cells[server + ServerState.ADMIN_SINCE] > 0
     assert plane.cells[epoch] != before
+
+
+def test_who_set_a_server_by_hand_stands_in_the_status(commands: Commands, plane: Plane) -> None:
+    assert ask(commands, "drain", server="p/127.0.0.1:2", uid=0)["ok"]
+    drained, other = ask(commands, "status")["status"]["pools"][0]["servers"][::-1]
+    assert (drained["state"], drained["set_by"], drained["cause"]) == ("draining", "root", "set by root")
+    assert (other["state"], other["set_by"], other["cause"]) == ("up", None, "")
+    assert ask(commands, "drain", server="p/127.0.0.1:2", uid=4_000_000, state="maintenance")["ok"]
+    assert ask(commands, "status")["status"]["pools"][0]["servers"][1]["set_by"] == "4000000"
 
 
 def test_draining_is_what_is_meant_without_a_word(commands: Commands, plane: Plane) -> None:

@@ -99,7 +99,12 @@ def test_a_folder_that_is_missing_is_named(path: Path) -> None:
 
 
 def test_a_request_is_answered_at_once_or_later(serving: Control) -> None:
-    assert ask(serving, b'{"command": "echo", "x": 1}\n') == {"ok": True, "request": {"command": "echo", "x": 1}}
+    assert ask(serving, b'{"command": "echo", "x": 1}\n') == {
+        "ok": True,
+        "request": {"command": "echo", "x": 1, "uid": os.getuid()},
+    }
+    # The kernel says who asks.
+    assert ask(serving, b'{"command": "echo", "uid": 4711}\n')["request"]["uid"] == os.getuid()
     assert ask(serving, b'{"command": "wait"}\nrest') == {"ok": True}
 
 

@@ -15,18 +15,26 @@ SERVER = "user/127.0.0.1:8101"
 
 
 @pytest.mark.parametrize(
-    ("option", "state", "said"),
+    ("command", "option", "state", "said"),
     [
-        ([], "draining", "is draining"),
-        (["--maintenance"], "maintenance", "is maintenance"),
-        (["--undo"], "normal", "is given work again"),
+        ("drain", [], "draining", "is draining"),
+        ("drain", ["--maintenance"], "maintenance", "is in maintenance"),
+        ("maintenance", [], "maintenance", "is in maintenance"),
+        ("drain", ["--undo"], "normal", "is given work again"),
+        ("up", [], "normal", "is given work again"),
     ],
 )
 def test_a_server_is_drained_and_given_back(
-    config: Path, daemon: Start, capsys: pytest.CaptureFixture[str], option: list[str], state: str, said: str
+    config: Path,
+    daemon: Start,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    option: list[str],
+    state: str,
+    said: str,
 ) -> None:
     fake = daemon({"ok": True})
-    assert main(["drain", SERVER, str(config), *option]) == 0
+    assert main([command, SERVER, str(config), *option]) == 0
     assert fake.asked == [{"command": "drain", "server": SERVER, "state": state}]
     assert capsys.readouterr().err == f"portway: {SERVER} {said}\n"
 

@@ -7,7 +7,16 @@ import pytest
 
 from supervisor.ground import health
 from supervisor.ground import pools as pools_module
-from supervisor.ground.config import Bind, Duration, HealthTable, OutlierTable, Percent, PoolTable, ServerTable
+from supervisor.ground.config import (
+    Bind,
+    Duration,
+    HealthTable,
+    OutlierTable,
+    Percent,
+    PoolTable,
+    ServerTable,
+    SupervisorTable,
+)
 from supervisor.ground.pools import Pool, Pools, Server
 from supervisor.plane import layout
 from supervisor.plane.layout import Active, Admin, Kind
@@ -21,6 +30,7 @@ class Configured:
     """Of a configuration what pools read."""
 
     pools: dict[str, PoolTable]
+    supervisor: SupervisorTable = attrs.Factory(SupervisorTable)
 
 
 def table(*servers: ServerTable | int, **more: Any) -> PoolTable:
@@ -404,3 +414,96 @@ def test_a_pool_without_rows_is_refused(plane: Plane) -> None:
     with pytest.raises(ValueError, match="no row in the plane"):
         pools.prepare(config)
     assert set(pools) == {"user"}
+
+
+def test_take_counts_what_it_gives(plane: Plane) -> None:
+    pool = make(plane, table(at(0, max_connections=2), at(1, max_connections=1)))
+    taken = [pool.take() for _ in range(4)]
+    assert [server.in_flight() for server in pool.servers] == [2, 1]
+    assert taken[3] is None
+    assert pool.is_full()
+    assert not pool.is_full(exclude=pool.servers)
+    assert [plane.total(Kind.SERVER, server.row, layout.Server.REQUESTS) for server in pool.servers] == [2, 1]
+
+
+def test_two_workers_at_the_last_place_never_both_get_it(plane: Plane) -> None:
+    """Whatever the order of their steps: each counts itself before it looks."""
+    one = table(at(0, max_connections=1))
+    columns = plane.claim_column("edge", 1), plane.claim_column("edge", 2)
+    mine, other = (make(plane, one, column) for column in columns)
+    picked = mine.pick()
+    assert picked is mine.servers[0]
+    assert other.take() is not None  # between the pick there and the count there
+    assert not mine._admit(picked)
+    assert mine.servers[0].in_flight() == 1
+    assert mine.take() is None
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Monotonic ns, for the test to put forward."""
+    now = [10**12]
+
+    def read() -> int:
+        now[0] += layout.COLUMNS  # two readings are never the same, so that no two epochs are
+        return now[0]
+
+    monkeypatch.setattr(pools_module, "_monotonic_ns", read)
+    monkeypatch.setattr(time, "monotonic_ns", read)
+    return now
+
+
+@pytest.mark.parametrize("balance", ["round_robin", "least_connections"])
+def test_a_server_that_came_back_gets_more_and_more(plane: Plane, clock: list[int], balance: str) -> None:
+    pool = make(plane, table(0, 1, balance=balance, slow_start=Duration(16), health=CHECK))
+
+    def share_of_the_second() -> int:
+        for server in pool.servers:
+            while server.in_flight():
+                server.ended()
+        for _ in range(340):
+            assert pool.take() is not None
+        return pool.servers[1].in_flight()
+
+    assert share_of_the_second() == 170  # at the start nobody is slow
+    set_active(plane, 1, Active.DOWN)
+    assert share_of_the_second() == 0
+    set_active(plane, 1, Active.UP)
+    early = share_of_the_second()
+    assert 20 <= early <= 45
+    clock[0] += 8 * 10**9
+    middle = share_of_the_second()
+    assert 100 <= middle <= 125  # half the weight: a third of the work
+    clock[0] += 8 * 10**9
+    assert share_of_the_second() == 170
+    assert (pool.servers[1].weight, pool.servers[1].max_connections) == (1, 1024)
+
+
+def test_slow_start_holds_connections_too_and_moves_no_key(plane: Plane, clock: list[int]) -> None:
+    pool = make(plane, table(at(0), at(1, max_connections=100), balance="source_hash", slow_start=Duration(16)))
+    homes = {key: pool.pick(key) for key in range(200)}
+    set_admin(plane, 1, Admin.DRAINING)
+    assert pool.pick(0) is pool.servers[0]
+    set_admin(plane, 1, Admin.NORMAL)
+    assert {key: pool.pick(key) for key in range(200)} == homes
+    assert pool.servers[1].max_connections == 10
+    clock[0] += 8 * 10**9
+    pool.pick(0)
+    assert pool.servers[1].max_connections == 50
+
+
+def test_the_end_of_an_ejection_is_a_slow_start(plane: Plane, clock: list[int]) -> None:
+    pool = make(plane, table(0, 1, slow_start=Duration(16)))
+    for _ in range(5):
+        pool.servers[0].failed(clock[0])
+    assert ports(pool, 4) == [1, 1, 1, 1]
+    clock[0] += 31 * 10**9
+    assert 0 < ports(pool, 170).count(0) < 25
+
+
+def test_a_zone_of_the_site_that_a_reload_brings_is_seen(plane: Plane) -> None:
+    one = table(at(0, zone="a"), at(1, zone="b"))
+    pool = make(plane, one)
+    assert set(ports(pool, 4)) == {0, 1}
+    pool.swap(pool.plan(one, "b"))
+    assert ports(pool, 4) == [1, 1, 1, 1]

@@ -13,7 +13,7 @@ import trio.testing
 
 from supervisor.ground import health
 from supervisor.ground import pools as pools_module
-from supervisor.ground.config import Bind, Duration, HealthTable, OutlierTable, PoolTable, ServerTable
+from supervisor.ground.config import Bind, Duration, HealthTable, OutlierTable, PoolTable, ServerTable, SupervisorTable
 from supervisor.ground.health import Health
 from supervisor.ground.pools import Pools
 from supervisor.plane.layout import Active, Kind, ServerState
@@ -40,6 +40,7 @@ class Log:
 @attrs.define
 class Configured:
     pools: dict[str, PoolTable]
+    supervisor: SupervisorTable = attrs.Factory(SupervisorTable)
 
 
 @attrs.define
