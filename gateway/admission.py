@@ -10,7 +10,6 @@ from typing import Final
 
 from gateway.connection import Connection
 from gateway.decisions import Decision, undecided_words
-from gateway.errors import PeerError
 from gateway.fields import NAMED, WANTED, Bearer, Field
 from gateway.forwarded import Client, from_proxy, id_lines
 from gateway.guard import Judged, without_named
@@ -52,7 +51,7 @@ class Admission:
 
     def admit(self, shared: Shared, connection: Connection, here: ListenerPlan, judged: Judged) -> list[bytes]:
         """The head's lines for the server, without the empty one at the end. Raises PeerError if it may not pass."""
-        line, out, flags, length, host, bearer, extras = judged
+        line, out, flags, _, host, bearer, extras = judged
         lane, client = shared.lane, connection.client
         if client.proxy:
             introduced, self.request_id, self.ip = from_proxy(
@@ -64,9 +63,14 @@ class Admission:
         if decision is None:
             self.asked = undecided_words(line, host)
             decision = here.decisions.decide(line, host)
-        self.decision = decision
         self.asked = decision.log
-        self.route = route = decision.route or decision.choose(extras)
+        route = decision.route
+        if route is None:
+            decision = decision.choose(extras)
+            route = decision.route
+            assert route is not None
+        self.decision = decision
+        self.route = route
         if route.before:
             admit_anybody(shared, connection, route, self.ip, extras)
         verified: Verified | None = None
@@ -86,8 +90,6 @@ class Admission:
                 admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
                 if not admitted and not limit.shadow:
                     raise limit.refusal(wait)
-        if route.max_body is not None and length > route.max_body:
-            raise PeerError("body_too_large", f"the body exceeds {route.max_body} bytes")
         # In this order: dropped (by the guard), injected, told.
         if flags & NAMED and extras is not None:
             out = without_named(out, extras)
@@ -101,6 +103,8 @@ class Admission:
         else:
             out.append(client.lines(host or here.fallback_host))
             out.append(id_lines(self.identity))
+        if route.treatment is not None:
+            return route.treatment.apply(self, shared, judged, verified, out)
         return out
 
 

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 import attrs
 
-from gateway import patterns
-from gateway.fields import FROM_PROXIES, HOP_BY_HOP, SPECIAL, canonical
+from gateway import overlaps
+from gateway.fields import canonical, is_field_name, is_reserved
 from gateway.keys import load_keys
+from gateway.route_tables import RouteTable
 from supervisor.ground.config import (
     Between,
     Bind,
     CertificateTable,
-    Duration,
     File,
     Network,
     Place,
     Problem,
     Rate,
     Secret,
-    Size,
     Workers,
-    unknown_name,
 )
 
 Algorithm = Literal[
@@ -38,8 +37,6 @@ NO_ROUTE = "-"  # the row of the plane that counts what reached no route
 MAX_BURST = 1_000_000  # the plane stores burst × interval in nanoseconds, in 64 bits
 MIN_SECRET = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes, RFC 7518 §3.2: at least as long as the hash
 
-_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]{1,24}").fullmatch
 _CLAIM = re.compile(r"[^\x00-\x1f]+").fullmatch
 
 
@@ -125,9 +122,9 @@ class AuthTable:
             plain = canonical(header.encode())
             if not _CLAIM(claim):
                 yield Problem(path, "not the name of a claim")
-            if not _FIELD_NAME(header):
+            if not is_field_name(header):
                 yield Problem(path, "not the name of a header")
-            elif _is_reserved(plain):
+            elif is_reserved(plain):
                 yield Problem(path, f"{header} has a meaning of its own")
             elif plain in headers:
                 yield Problem(path, f"{header} is already filled from {headers[plain]}")
@@ -166,66 +163,14 @@ class LimitTable:
         if self.header is None:
             if self.key not in ("user", "client_ip", "route"):
                 yield Problem(("key",), "must be user, client_ip, route or header:NAME")
-        elif not _FIELD_NAME(self.header):
+        elif not is_field_name(self.header):
             yield Problem(("key",), "header: is followed by the name of a header")
-        elif _is_reserved(canonical(self.header.encode())):
+        elif is_reserved(canonical(self.header.encode())):
             yield Problem(("key",), f"{self.header} can't be a key: it has a meaning of its own")
         if self.at_once > MAX_BURST:
             yield Problem(("rate",), f"more than {MAX_BURST} at once; set burst")
         elif self.at_once * self.rate.interval_ns >= 1 << 62:
             yield Problem(("burst",), "a burst that takes longer than a lifetime to come back")
-
-
-@attrs.frozen(kw_only=True)
-class RouteTable:
-    """[gateway.routes.NAME]: which requests go to which pool, and on what conditions."""
-
-    pool: str
-    path: str = "/*"
-    hosts: tuple[str, ...] = ()
-    methods: tuple[str, ...] = ()
-    headers: Mapping[str, str] = attrs.field(factory=dict)  # name to exact value; "*": it must be there
-    priority: Annotated[int, Between(-1_000_000, 1_000_000)] = 0
-    auth: str | None = None
-    forward_token: bool = False
-    limits: tuple[str, ...] = ()
-    timeout: Duration = Duration(15)  # for an answer to begin, over all tries
-    idle_timeout: Duration = Duration(60)  # between two pieces of an answer
-    max_body: Size | None = None
-
-    def problems(self, config: Any) -> Iterable[Problem]:
-        gateway = config.tier("gateway")
-        if self.pool not in config.pools:
-            yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
-        if self.auth is not None and self.auth not in gateway.auth:
-            yield Problem(("auth",), unknown_name("auth", self.auth, gateway.auth))
-        for number, name in enumerate(self.limits):
-            if name not in gateway.limits:
-                yield Problem(("limits", number), unknown_name("limit", name, gateway.limits))
-            elif gateway.limits[name].key == "user" and self.auth is None:
-                yield Problem(("limits", number), "a limit by user needs auth on the route")
-        try:
-            patterns.parse_path(self.path)
-        except ValueError as error:
-            yield Problem(("path",), str(error))
-        for number, host in enumerate(self.hosts):
-            try:
-                patterns.parse_host(host)
-            except ValueError as error:
-                yield Problem(("hosts", number), str(error))
-        for number, method in enumerate(self.methods):
-            if not _METHOD(method):
-                yield Problem(("methods", number), "not a method in capitals")
-            elif method in ("CONNECT", "TRACE"):
-                yield Problem(("methods", number), f"{method} is always refused")
-        for name in self.headers:
-            if not _FIELD_NAME(name):
-                yield Problem(("headers", name), "not the name of a header")
-            elif _is_reserved(canonical(name.encode())):
-                yield Problem(("headers", name), f"{name} can't be routed by: it has a meaning of its own")
-        for key in ("timeout", "idle_timeout"):
-            if getattr(self, key) <= 0:
-                yield Problem((key,), "must be more than 0")
 
 
 @attrs.frozen(kw_only=True)
@@ -243,17 +188,8 @@ class GatewayTable:
             yield Problem(("listeners",), "listeners without any route: every request would be a 404")
         if NO_ROUTE in self.routes:
             yield Problem(("routes", NO_ROUTE), f'"{NO_ROUTE}" is not a name for a route: it counts what reaches none')
-        seen: dict[Any, str] = {}
-        for name, route in self.routes.items():
-            try:
-                conditions = patterns.conditions(route)
-            except ValueError:
-                continue  # told above
-            for condition in conditions:
-                other = seen.setdefault(condition, name)
-                if other != name:
-                    yield Problem(("routes", name), f"takes exactly the requests of route {other}; set a priority")
-                    break
+        for name, other in overlaps.twins(self.routes):
+            yield Problem(("routes", name), f"takes exactly the requests of route {other}; set a priority")
         identities: dict[bytes, str] = {}
         for auth, table in self.auth.items():
             for header in table.claims_to_headers.values():
@@ -263,7 +199,14 @@ class GatewayTable:
                 if canonical(header.encode()) in identities:
                     yield Problem(("routes", name, "headers", header), "an identity header never comes from a client")
 
-
-def _is_reserved(plain: bytes) -> bool:
-    """Names that the gateway itself reads or writes."""
-    return plain in SPECIAL or plain in HOP_BY_HOP or plain in FROM_PROXIES or plain.startswith(b"x-forwarded-")
+    def warnings(self, config: Any, now: datetime) -> Iterable[Problem]:
+        """What is surely not meant, and works all the same."""
+        for name, other in overlaps.unreachable(self.routes):
+            where = f"{config.path.name}:{config.line(('gateway', 'routes', other))}"
+            yield Problem(("routes", name), f"can never match: route {other} ({where}) takes all its requests first")
+        for name, other in overlaps.rivals(self.routes):
+            where = f"{config.path.name}:{config.line(('gateway', 'routes', other))}"
+            yield Problem(
+                ("routes", name),
+                f"some requests fit it as well as route {other} ({where}), which stands first; set a priority",
+            )

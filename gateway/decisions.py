@@ -8,17 +8,20 @@ remembered: those who try every path fill nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from gateway.errors import PeerError
 from gateway.fields import WANTED, Field
 from gateway.guard import parse_request_line
 from gateway.memo import MAX_BYTES, MAX_LINE, MAX_LINES
 from gateway.paths import normalise, split_target
-from gateway.routes import Entry, Router, first_allowed, host_name
+from gateway.patterns import PathPattern, met
+from gateway.routes import Entry, Router, host_name
 
 T = TypeVar("T")
+# What a route makes of the pattern that was met, host, path and query: the path for the server, and a Location or b"".
+Target: TypeAlias = Callable[[PathPattern, str, bytes, bytes], tuple[bytes, bytes]]
 
 # RFC 9110 §9.2.2: sent twice, they do no more than sent once.
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PROPFIND", "REPORT", "SEARCH"})
@@ -27,31 +30,39 @@ REFUSED: Final = frozenset({"CONNECT", "TRACE"})
 
 
 class Decision(Generic[T]):
-    """One request line to one host."""
+    """One request line to one host, and one route for it; `route` is None where headers decide (see `choose`).
 
-    __slots__ = ("choices", "head", "idempotent", "line", "log", "route")
+    `line` is for the server, the path rewritten if the route says so; `location` is where a redirect leads.
+    """
 
-    def __init__(self, method: str, host: str, path: bytes, query: bytes, choices: list[Entry[T]]) -> None:
-        self.line = method.encode() + b" " + path + query + b" HTTP/1.1"
+    __slots__ = ("choices", "head", "idempotent", "line", "location", "log", "route")
+
+    def __init__(self, method: str, line: bytes, log: str, route: T | None, location: bytes = b"") -> None:
+        self.line = line
         self.head = method == "HEAD"
         self.idempotent = method in IDEMPOTENT
-        # The query stays out of the log: it is where tokens and names stand.
-        self.log = words(method, host, path)
-        # Without conditions on headers there is one choice, and it is made.
-        self.route: T | None = choices[0].route if len(choices) == 1 and not choices[0].headers else None
-        self.choices = choices
+        self.log = log
+        self.route = route
+        self.location = location
+        self.choices: tuple[tuple[Entry[T], Decision[T]], ...] = ()
 
-    def choose(self, extras: Iterable[Field] | None) -> T:
-        """The route, where it depends on headers. Raises PeerError("no_route")."""
-        fields: dict[bytes, bytes] = {}
-        for kind, _, detail in extras or ():
-            if kind == WANTED:
-                name, value = detail
-                fields[name] = fields[name] + b", " + value if name in fields else value
-        route = first_allowed(self.choices, fields)
-        if route is None:
-            raise PeerError("no_route", "no route takes this request", close=False)
-        return route
+    def choose(self, extras: Iterable[Field] | None) -> Decision[T]:
+        """The decision for these headers, which has a route. Raises PeerError("no_route")."""
+        given = given_fields(extras)
+        for entry, decision in self.choices:
+            if met(entry.headers, given):
+                return decision
+        raise PeerError("no_route", "no route takes a request with these headers", close=False)
+
+
+def given_fields(extras: Iterable[Field] | None) -> dict[bytes, bytes]:
+    """The fields that routes look at, by lower-case name; of a repeated one the values as one list."""
+    fields: dict[bytes, bytes] = {}
+    for kind, _, detail in extras or ():
+        if kind == WANTED:
+            name, value = detail
+            fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
 
 
 def words(method: str, host: str, path: bytes) -> str:
@@ -60,19 +71,41 @@ def words(method: str, host: str, path: bytes) -> str:
 
 
 class Decisions(Generic[T]):
-    """The decisions of one listener. `by_host` is read by the hot path directly: Host's value, then the line."""
+    """The decisions of one listener. `by_host` is read by the hot path directly: Host's value, then the line.
 
-    __slots__ = ("_encoded_slash", "_number", "_router", "_size", "by_host")
+    `targets` has the routes that send a request to another path, or its client elsewhere.
+    """
 
-    def __init__(self, router: Router[T], encoded_slash: bool) -> None:
+    __slots__ = ("_encoded_slash", "_number", "_router", "_size", "_targets", "by_host")
+
+    def __init__(self, router: Router[T], encoded_slash: bool, targets: Mapping[T, Target] | None = None) -> None:
         self._router = router
         self._encoded_slash = encoded_slash
+        self._targets = targets or {}
         self.by_host: dict[bytes | None, dict[bytes, Decision[T]]] = {}
         self._number = 0
         self._size = 0
 
     def decide(self, line: bytes, host: bytes | None) -> Decision[T]:
         """What this line leads to. Raises PeerError for a malformed or refused one, and for one without a route."""
+        method, name, path, query = self.read(line, host)
+        choices = self._router.find(name, method, path, query)
+        if not choices:
+            raise PeerError("no_route", "no route takes this host, method and path", close=False)
+        # The query stays out of the log: it is where tokens and names stand.
+        log = words(method, name, path)
+        made = [self._decision(entry, method, name, path, query, log) for entry in choices]
+        if len(choices) == 1 and not choices[0].headers:
+            decision = made[0]
+        else:
+            decision = Decision(method, made[0].line, log, None)
+            decision.choices = tuple(zip(choices, made, strict=True))
+        if len(line) <= MAX_LINE:
+            self._remember(line, host, decision)
+        return decision
+
+    def read(self, line: bytes, host: bytes | None) -> tuple[str, str, bytes, bytes]:
+        """Method, host, path and query as routes know them. Raises PeerError for a malformed or refused line."""
         method, target, _ = parse_request_line(line)
         if method in REFUSED:
             raise PeerError("method_refused", f"{method} is not served here")
@@ -80,14 +113,16 @@ class Decisions(Generic[T]):
             raise PeerError("no_route", "the whole server is nobody's route", close=False)
         path, query = split_target(target, host)
         path = normalise(path, encoded_slash=self._encoded_slash)
-        name = "" if host is None else host_name(host)
-        choices = self._router.find(name, method, path)
-        if not choices:
-            raise PeerError("no_route", "no route takes this host, method and path", close=False)
-        decision = Decision(method, name, path, query, choices)
-        if len(line) <= MAX_LINE:
-            self._remember(line, host, decision)
-        return decision
+        return method, "" if host is None else host_name(host), path, query
+
+    def _decision(
+        self, entry: Entry[T], method: str, host: str, path: bytes, query: bytes, log: str
+    ) -> Decision[T]:  # fmt: skip
+        target = self._targets.get(entry.route)
+        location = b""
+        if target is not None:
+            path, location = target(entry.path, host, path, query)
+        return Decision(method, method.encode() + b" " + path + query + b" HTTP/1.1", log, entry.route, location)
 
     def _remember(self, line: bytes, host: bytes | None, decision: Decision[T]) -> None:
         if self._number >= MAX_LINES or self._size + len(line) > MAX_BYTES:

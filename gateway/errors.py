@@ -52,6 +52,9 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         # And these end a stream or a connection of HTTP/2, with a code of its own.
         "http2_error": (400, "HTTP/2 protocol error"),
         "http2_flood": (429, "HTTP/2 frames without end"),
+        # These two are no errors: a route answers by itself, with whatever status it says.
+        "redirected": (308, "Redirected"),
+        "responded": (200, "Answered by the route"),
     }
 )
 

@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
+import attrs
+
 from gateway.call import Call, Http1Call
 from gateway.connection import Connection
 from gateway.decisions import Decision
@@ -252,6 +254,8 @@ class Exchange(ABC):
         if isinstance(message, Content):
             self._say(self._content(message.data))
         elif isinstance(message, Head):
+            if self.route.answer_edits is not None:
+                message = attrs.evolve(message, lines=self.route.answer_edits.apply(message.lines))
             if not message.dated:
                 message.lines.append(self.shared.date_line())
             self.status = message.status

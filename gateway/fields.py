@@ -90,6 +90,16 @@ def canonical(name: bytes) -> bytes:
     return name.lower().translate(_CANONICAL)
 
 
+def is_field_name(text: str) -> bool:
+    """Whether a header can have this name (RFC 9110 §5.1)."""
+    return len(text) <= MAX_NAME and text.isascii() and _NAME(text.encode()) is not None
+
+
+def is_reserved(plain: bytes) -> bool:
+    """Whether the gateway itself reads or writes the field; `plain` is canonical."""
+    return plain in SPECIAL or plain in HOP_BY_HOP or plain in FROM_PROXIES or plain.startswith(b"x-forwarded-")
+
+
 def split_line(line: bytes) -> tuple[bytes, bytes]:
     """Name and value of a header line; PeerError where the syntax has a second reading."""
     name, colon, value = line.partition(b":")

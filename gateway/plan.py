@@ -6,17 +6,24 @@ Made anew by each reload beside what runs, and swapped in by one assignment. Wha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import Final, cast
 
 import attrs
 
-from gateway.config import GatewayTable, ListenerTable, RouteTable
-from gateway.decisions import Decisions
+from gateway.answers import AnswerReader, Known
+from gateway.config import GatewayTable, ListenerTable
+from gateway.decisions import Decisions, Target
+from gateway.edits import EditedAnswerReader, Edits, edits
 from gateway.guard import Guard
 from gateway.limits import Limit, bind, split
+from gateway.mirror import Mirror
+from gateway.replies import FixedReply
+from gateway.route_tables import RouteTable
 from gateway.routes import Router
 from gateway.tokens import Verifier
+from gateway.treatments import Split, SplitBy, Treatment
 from supervisor.ground.config import Config
 from supervisor.ground.net.addresses import within
 from supervisor.ground.net.tls import Certificates, KeyPair
@@ -32,11 +39,11 @@ HTTP1: Final = b"http/1.1"
 
 @attrs.define(eq=False)
 class Route:
-    """One route at work."""
+    """One route at work. `recall` reads whole heads of its answers as clients see them (see AnswerReader.recall)."""
 
     name: str
     log: str  # members of the log line's JSON object
-    pool: Pool
+    pool: Pool  # of a route that answers by itself it is never looked at
     verifier: Verifier | None
     before: tuple[Limit, ...]  # limits that need no identity
     after: tuple[Limit, ...]
@@ -45,6 +52,9 @@ class Route:
     idle_timeout: float  # between the pieces of an answer
     max_body: int | None
     counters: int  # base of its cells
+    treatment: Treatment | None
+    recall: Callable[[bytes], Known]
+    answer_edits: Edits | None  # the same for heads that are read otherwise
 
 
 @attrs.define(eq=False)
@@ -78,8 +88,10 @@ class Plan:
     drain_timeout: float
 
 
-def make(config: Config, plane: Plane, column: int, pools: Mapping[str, Pool], quotas: Quotas) -> Plan:
-    """Raises ValueError if the plane has no rows for it."""
+def make(
+    config: Config, plane: Plane, column: int, pools: Mapping[str, Pool], quotas: Quotas, answers: AnswerReader
+) -> Plan:
+    """`answers` reads for all routes that change nothing of answers. Raises ValueError if the plane has no rows."""
     table: GatewayTable = config.tier(NAME)
     verifiers = {name: Verifier(name, auth) for name, auth in table.auth.items()}
 
@@ -96,44 +108,97 @@ def make(config: Config, plane: Plane, column: int, pools: Mapping[str, Pool], q
         ]
         return split(bound)
 
-    routes = {
-        name: _route(name, route, pools, verifiers, limits(name, route.limits), cells(Kind.ROUTE, name)[1])
-        for name, route in table.routes.items()
-    }
-    router = Router((table.routes[name], route) for name, route in routes.items())
+    def route(name: str, table: RouteTable) -> Route:
+        before, after = limits(name, table.limits)
+        headers = table.response_headers
+        changes = None if headers is None else edits(headers.set_, headers.add, headers.remove)
+        plain = Route(
+            name=name,
+            log=_log(name, table.pool),
+            pool=cast("Pool", None) if table.pool is None else pools[table.pool],
+            verifier=None if table.auth is None else verifiers[table.auth],
+            before=before,
+            after=after,
+            forward_token=table.forward_token,
+            timeout=float(table.timeout),
+            idle_timeout=float(table.idle_timeout),
+            max_body=None if table.max_body is None else int(table.max_body),
+            counters=cells(Kind.ROUTE, name)[1],
+            treatment=None,
+            recall=(answers if changes is None else EditedAnswerReader(changes)).recall,
+            answer_edits=changes,
+        )
+        plain.treatment = _treatment(plain, table, pools)
+        return plain
+
+    routes = {name: route(name, one) for name, one in table.routes.items()}
+    router = Router((table.routes[name], one) for name, one in routes.items())
+    targets = _targets(table, routes)
     pop = config.supervisor.pop
     served_by = b"X-Served-By: " + _header_safe(pop) if pop else b""
     return Plan(
         guard=Guard(_identity(table), _wanted(table)),
         routes=routes,
-        listeners={name: _listener(name, listener, router) for name, listener in table.listeners.items()},
+        listeners={name: _listener(name, listener, router, targets) for name, listener in table.listeners.items()},
         served_by=served_by,
         tail=b"\r\nX-Request-Id: %b\r\n" + (served_by + b"\r\n\r\n" if served_by else b"\r\n"),
         drain_timeout=config.supervisor.drain_timeout,
     )
 
 
-def _route(
-    name: str,
-    table: RouteTable,
-    pools: Mapping[str, Pool],
-    verifiers: Mapping[str, Verifier],
-    limits: tuple[tuple[Limit, ...], tuple[Limit, ...]],
-    counters: int,
-) -> Route:
-    return Route(
-        name=name,
-        log=f'"route":{json.dumps(name)},"pool":{json.dumps(table.pool)}',
-        pool=pools[table.pool],
-        verifier=None if table.auth is None else verifiers[table.auth],
-        before=limits[0],
-        after=limits[1],
-        forward_token=table.forward_token,
-        timeout=float(table.timeout),
-        idle_timeout=float(table.idle_timeout),
-        max_body=None if table.max_body is None else int(table.max_body),
-        counters=counters,
+def _log(route: str, pool: str | None) -> str:
+    return f'"route":{json.dumps(route)},"pool":{json.dumps(pool)}'
+
+
+def _treatment(route: Route, table: RouteTable, pools: Mapping[str, Pool]) -> Treatment | None:
+    """None for a route that only forwards."""
+    headers, mirror = table.request_headers, table.mirror
+    host = table.rewrite.host if table.rewrite is not None else None
+    treatment = Treatment(
+        max_body=route.max_body,
+        reply=_reply(table),
+        split=_split(route, table, pools),
+        host=b"" if host is None else b"Host: " + host.encode("ascii"),
+        edits=None if headers is None else edits(headers.set_, headers.add, headers.remove),
+        mirror=None if mirror is None else Mirror(pools[mirror.pool], float(mirror.percent), route.timeout),
     )
+    return None if treatment == Treatment() else treatment
+
+
+def _reply(table: RouteTable) -> FixedReply | None:
+    headers = table.response_headers
+    extra = () if headers is None else edits(headers.set_, headers.add, ()).lines
+    if table.redirect is not None:
+        return FixedReply("redirected", table.redirect.status, extra)
+    if table.respond is not None:
+        body = table.respond.body.encode()
+        kind = (b"Content-Type: " + table.respond.content_type.encode(),) if body else ()
+        return FixedReply("responded", table.respond.status, (*kind, *extra), body)
+    return None
+
+
+def _split(route: Route, table: RouteTable, pools: Mapping[str, Pool]) -> Split | None:
+    shares = [share for share in table.split if share.weight]
+    if not shares:
+        return None
+    by = SplitBy.CLIENT_IP if table.auth is None else SplitBy.USER
+    return Split(
+        by=by if table.split_by is None else SplitBy(table.split_by),
+        salt=route.name.encode(),
+        bounds=tuple(accumulate(share.weight for share in shares)),
+        routes=tuple(attrs.evolve(route, pool=pools[share.pool], log=_log(route.name, share.pool)) for share in shares),
+    )
+
+
+def _targets(table: GatewayTable, routes: Mapping[str, Route]) -> dict[Route, Target]:
+    """Of the routes that send requests elsewhere than where they came."""
+    targets: dict[Route, Target] = {}
+    for name, route in table.routes.items():
+        if route.redirect is not None:
+            targets[routes[name]] = route.redirect.compiled()
+        elif route.rewrite is not None:
+            targets[routes[name]] = route.rewrite.compiled()
+    return targets
 
 
 def alpn(table: ListenerTable) -> tuple[bytes, ...]:
@@ -141,8 +206,10 @@ def alpn(table: ListenerTable) -> tuple[bytes, ...]:
     return (HTTP2, HTTP1) if table.speaks_http2 else (HTTP1,)
 
 
-def _listener(name: str, table: ListenerTable, router: Router[Route]) -> ListenerPlan:
-    decisions = Decisions(router, table.allow_encoded_slash)
+def _listener(
+    name: str, table: ListenerTable, router: Router[Route], targets: Mapping[Route, Target]
+) -> ListenerPlan:  # fmt: skip
+    decisions = Decisions(router, table.allow_encoded_slash, targets)
     return ListenerPlan(name, table, decisions, str(table.bind).encode("ascii"), certificates(table))
 
 

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Final
 
 from gateway.errors import REASONS, PeerError
+from gateway.replies import Reply
 
 _PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     408: b"Request Timeout",
@@ -36,25 +37,35 @@ def answer(
     error: PeerError, request_id: str, wall: float, *, close: bool, head_request: bool = False,
     fields: Iterable[bytes] = (),
 ) -> bytes:  # fmt: skip
-    """The whole answer, head and body, for the client."""
+    """The whole answer, head and body, for the client: a problem, or what a route says by itself."""
+    if isinstance(error, Reply):
+        return _whole(error, error.body, (), request_id, wall, close, head_request, fields)
     status, title = REASONS[error.code]
     document = {"type": f"urn:portway:problem:{error.code}", "title": title, "status": status, "code": error.code}
     if error.detail:
         document["detail"] = error.detail
     document["request_id"] = request_id
     body = json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    said = [b"Content-Type: application/problem+json", b"Cache-Control: no-store"]
+    if error.status == 405:
+        said.append(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    return _whole(error, body, said, request_id, wall, close, head_request, fields)
+
+
+def _whole(
+    error: PeerError, body: bytes, said: Iterable[bytes], request_id: str, wall: float, close: bool,
+    head_request: bool, fields: Iterable[bytes],
+) -> bytes:  # fmt: skip
+    status = error.status
     lines = [
-        b"HTTP/1.1 %d %b" % (status, _PHRASES[status]),
+        b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b"")),
         b"Date: " + http_date(wall),
-        b"Content-Type: application/problem+json",
-        b"Content-Length: %d" % len(body),
-        b"Cache-Control: no-store",
+        *said,
+        *([] if status in (204, 304) else [b"Content-Length: %d" % len(body)]),  # RFC 9110 §8.6
         b"X-Request-Id: " + request_id.encode(),
         *error.fields,
         *fields,
     ]
-    if error.status == 405:
-        lines.append(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
     if close:
         lines.append(b"Connection: close")
     return b"\r\n".join([*lines, b"", b""]) + (b"" if head_request else body)

@@ -48,7 +48,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     stream, client, listener = connection.stream, connection.client, connection.listener
     recv, send = stream.recv_nowait, stream.send_nowait
     admission = Admission()
-    begin, admit, recall = admission.begin, admission.admit, shared.answers.recall
+    begin, admit = admission.begin, admission.admit
     idle, account = shared.upstreams.idle, shared.account
     counters = listener.counters
     server: Server | None = None
@@ -133,6 +133,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                             raise PeerError("answer_timeout", f"no answer within {route.timeout:g} s") from None
                         at = answer.find(_END)
                         if at > 0:
+                            recall = route.recall
                             status, head, kind, size, dated = recall(answer[:at])
                             if decision.head or status == 304:
                                 size = 0

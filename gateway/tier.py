@@ -72,7 +72,8 @@ class GatewayRuntime:
         """Raises ValueError with what can't be had."""
         worker = self._worker
         plans = worker.pools.prepare(config)
-        return Prepared(plan.make(config, worker.plane, worker.column, worker.pools, self._quotas), plans)
+        made = plan.make(config, worker.plane, worker.column, worker.pools, self._quotas, self._shared.answers)
+        return Prepared(made, plans)
 
     def commit(self, prepared: Prepared) -> None:
         made = prepared.plan

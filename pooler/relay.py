@@ -129,7 +129,6 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
         try:
             while True:
                 if data:
-                    server.asked = data
                     try:
                         cut = out.sent(data)
                     except PeerError:

@@ -117,6 +117,7 @@ class Errand(Admission):
         link, server = self.link, self.server
         assert server is not None
         assert self.decision is not None
+        assert self.route is not None
         shared = link.shared
         try:
             answer = upstream.recv_nowait()
@@ -129,7 +130,7 @@ class Errand(Admission):
             self._go_on(len(self.request), answer)
             return
         try:
-            status, head, kind, size, dated = shared.answers.recall(answer[:at])
+            status, head, kind, size, dated = self.route.recall(answer[:at])
         except PeerError as error:
             self._blame(error)
             return

@@ -19,7 +19,7 @@ from supervisor.arbiter.loop import Loop
 from supervisor.arbiter.reloading import Reloading
 from supervisor.ground import cargo
 from supervisor.ground.config import CertificateTable, Config, show_path
-from supervisor.ground.config.certificates import certificates, warnings, with_files
+from supervisor.ground.config.certificates import certificates, with_files
 from supervisor.ground.config.secrets import read_file
 from supervisor.ground.orders import Renew
 from supervisor.plane import layout
@@ -125,7 +125,7 @@ class Certificates:
 
 def told(config: Config) -> Iterator[str]:
     """What the certificates are to be warned of, for people."""
-    for problem in warnings(config):
+    for problem in config.warnings():
         yield f"{show_path(problem.path)}: {problem.message}"
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from supervisor.cli.exits import DONE, USAGE
 from supervisor.cli.tables import TABLES
 from supervisor.ground.config import Config, ConfigError, Located, load, show_path
-from supervisor.ground.config.certificates import warnings
 from supervisor.ground.status import listener_names
 
 
@@ -25,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps({"ok": False, "problems": _problems(error.problems)}))
         return USAGE
     warned = [
-        Located(str(options.config), config.line(each.path), each.path, each.message) for each in warnings(config)
+        Located(str(options.config), config.line(each.path), each.path, each.message) for each in config.warnings()
     ]
     for each in warned:
         print(f"{each} (a warning)", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.config import AuthTable, KeySetFile
 from supervisor.ground.config import File, Secret
+from tests.gateway.house import Build, House, houses
 
 SECRET = "s" * 64
 NOW = 1_700_000_000.0
@@ -72,3 +73,15 @@ def auth(keys: Keys) -> Callable[..., AuthTable]:
         return AuthTable(type="jwt", algorithms=algorithms, **values)
 
     return make
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    """See `houses`."""
+    with houses() as build:
+        yield build
+
+
+@pytest.fixture
+def house(build: Build) -> House:
+    return build()

@@ -6,8 +6,10 @@ Everything is as in a worker but the sockets and the clock: the plane is a real 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h11
 
@@ -18,7 +20,7 @@ from supervisor.ground.config import Config, load_bytes
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 from supervisor.ground.pools import Pools
 from supervisor.ground.tier import Worker
-from supervisor.plane.layout import Kind
+from supervisor.plane.layout import Kind, Listener, Route, Server
 from supervisor.plane.memory import Plane
 
 PLAIN = """
@@ -29,6 +31,9 @@ bind = "127.0.0.1:80"
 [gateway.routes.web]
 pool = "web"
 """
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class RehearsedLane(Rehearsal):
@@ -117,6 +122,51 @@ class House:
 
     def rows(self, kind: Kind, name: str, field: int) -> int:
         return self.plane.total(kind, self.plane.row(kind, name), field)
+
+
+Build: TypeAlias = Callable[..., House]
+
+
+@contextmanager
+def houses() -> Iterator[Build]:
+    """`build(text)`: a house with its server at port 8001; nothing of it may be left at the end."""
+    built: list[House] = []
+
+    def build(text: str = PLAIN, folder: Path = Path("/nonexistent")) -> House:
+        house = House(text, folder)
+        house.listen()
+        built.append(house)
+        return house
+
+    yield build
+    for house in built:
+        house.gateway.close()
+        house.lane.finish()
+        for name in house.plane.names(Kind.LISTENER):
+            assert house.rows(Kind.LISTENER, name, Listener.ACTIVE) == 0
+        for name in house.plane.names(Kind.ROUTE):
+            assert house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0
+        for name in house.plane.names(Kind.SERVER):
+            assert house.rows(Kind.SERVER, name, Server.IN_FLIGHT) == 0
+        for ends in house.servers.values():
+            for end in ends:
+                end.take()
+                assert end.at_end
+        house.plane.close()
+
+
+def warm(house: House, count: int = 1) -> None:
+    """Leave `count` kept connections to the server."""
+    clients = [house.connect() for _ in range(count)]
+    for client in clients:
+        client.get("/warm")
+    for number in range(count):
+        house.received(number)
+        house.answer(OK, number)
+    for client in clients:
+        assert answer(client.take()).status == 200
+        client.end.close()
+    house.lane.run()
 
 
 class Client:

@@ -7,11 +7,12 @@ import json
 import pytest
 
 from gateway import memo
-from gateway.config import RouteTable
-from gateway.decisions import Decisions, undecided_words
+from gateway.decisions import Decisions, Target, undecided_words
 from gateway.errors import PeerError
 from gateway.fields import FieldParser
+from gateway.route_tables import RouteTable
 from gateway.routes import Router
+from gateway.targets import Redirect, Rewrite
 
 ROUTER = Router([
     (RouteTable(pool="p", path="/a/*"), "a"),
@@ -38,7 +39,7 @@ def test_headers_choose_when_the_request_is_there() -> None:
     decision = Decisions(ROUTER, False).decide(b"GET /b HTTP/1.1", b"h")
     assert decision.route is None
     parser = FieldParser((), [b"X-Beta"])
-    assert decision.choose([parser(b"X-Beta: 1"), parser(b"x-beta: 2")]) == "b"
+    assert decision.choose([parser(b"X-Beta: 1"), parser(b"x-beta: 2")]).route == "b"
     for extras in (None, [], [parser(b"X-Beta: 1")]):
         with pytest.raises(PeerError) as refusal:
             decision.choose(extras)
@@ -79,3 +80,22 @@ def test_an_undecided_request_is_told_as_far_as_it_is_understood() -> None:
     words = json.loads("{" + undecided_words(b'GET /"?secret HTTP/1.1', b"H") + "}")
     assert words == {"method": "GET", "host": "h", "path": '/"'}
     assert json.loads("{" + undecided_words(b"\xff\x00", None) + "}")["method"] is None
+
+
+def test_routes_may_send_a_line_to_another_path_and_clients_elsewhere() -> None:
+    targets: dict[str, Target] = {"a": lambda pattern, host, path, query: (b"/x" + path[2:], b""), "b": Redirect(
+        "https", None, None, Rewrite(), True)}  # fmt: skip
+    decisions = Decisions(ROUTER, False, targets)
+    decision = decisions.decide(b"GET /a/1?q HTTP/1.1", b"h")
+    assert (decision.line, decision.location) == (b"GET /x/1?q HTTP/1.1", b"")
+    assert '"path":"/a/1"' in decision.log
+    fork = decisions.decide(b"GET /b?q HTTP/1.1", b"H:80")
+    [(_, only)] = fork.choices
+    assert (only.location, only.line) == (b"https://h/b?q", b"GET /b?q HTTP/1.1")
+
+
+def test_parameters_are_part_of_the_line_and_decide_once() -> None:
+    router = Router([(RouteTable(pool="p"), "any"), (RouteTable(pool="p", query={"v": "2"}), "two")])
+    decisions = Decisions(router, False)
+    assert decisions.decide(b"GET /?v=2 HTTP/1.1", b"h").route == "two"
+    assert decisions.decide(b"GET /?v=1 HTTP/1.1", b"h").route == "any"

@@ -2,60 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.chunks import encode, encode_end
-from supervisor.plane.layout import Kind, Route, Server
-from tests.gateway.house import PLAIN, House, answer, request
+from supervisor.plane.layout import Kind, Server
+from tests.gateway.house import OK, PLAIN, Build, House, answer, request, warm
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-Build = Callable[..., House]
-
-
-@pytest.fixture
-def build() -> Iterator[Build]:
-    """`build(text)`: a house with its server at port 8001; nothing of it may be left at the end."""
-    houses: list[House] = []
-
-    def make(text: str = PLAIN) -> House:
-        house = House(text)
-        house.listen()
-        houses.append(house)
-        return house
-
-    yield make
-    for house in houses:
-        house.gateway.close()
-        house.lane.finish()
-        for name in house.plane.names(Kind.ROUTE):
-            assert house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0
-        for name in house.plane.names(Kind.SERVER):
-            assert house.rows(Kind.SERVER, name, Server.IN_FLIGHT) == 0
-        for ends in house.servers.values():
-            for end in ends:
-                end.take()
-                assert end.at_end
-        house.plane.close()
-
-
-@pytest.fixture
-def house(build: Build) -> House:
-    return build()
-
-
-def warm(house: House) -> None:
-    client = house.connect()
-    client.get("/warm")
-    house.received()
-    house.answer(OK)
-    assert answer(client.take()).status == 200
-    client.end.close()
-    house.lane.run()
 
 
 # -- bodies of requests

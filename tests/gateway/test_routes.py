@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import RouteTable
-from gateway.routes import Router, first_allowed, host_name
+from gateway.patterns import met
+from gateway.route_tables import RouteTable
+from gateway.routes import Router, entries, host_name
 
 
 def router(**routes: dict[str, Any]) -> Router[str]:
@@ -18,7 +19,7 @@ def router(**routes: dict[str, Any]) -> Router[str]:
 
 def found(router: Router[str], host: str, method: str, path: bytes, **fields: bytes) -> str | None:
     given = {name.replace("_", "-").encode(): value for name, value in fields.items()}
-    return first_allowed(router.find(host, method, path), given)
+    return next((e.route for e in router.find(host, method, path) if met(e.headers, given)), None)
 
 
 @pytest.mark.parametrize(("path", "expected"), [
@@ -93,6 +94,34 @@ def test_hosts_are_compared_without_case_port_and_last_dot(host: bytes, expected
     assert host_name(host) == expected
 
 
+@pytest.mark.parametrize(("path", "expected"), [
+    (b"/users/7", "number"), (b"/users/me", "users"), (b"/users/7/x", "users"), (b"/users/me/9", "exact"),
+    (b"/use7", "any"), (b"/x", "any"),
+])  # fmt: skip
+def test_of_the_same_length_an_expression_goes_before_a_prefix(path: bytes, expected: str) -> None:
+    routes = router(
+        users={"path": "/users/*"},
+        number={"path_regex": "/users/[0-9]+"},
+        exact={"path": "/users/me/9"},
+        any={"path_regex": "/.*"},
+    )
+    assert found(routes, "h", "GET", path) == expected
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    (b"", "any"), (b"?", "any"), (b"?v=1", "any"), (b"?v=2", "two"), (b"?a&v=2", "two"), (b"?v=%32", "two"),
+    (b"?v=1&v=2", "any"), (b"?debug", "debug"), (b"?debug=x%zz&v=2", "debug"), (b"?a+b=c+d", "blank"),
+])  # fmt: skip
+def test_parameters_narrow(query: bytes, expected: str) -> None:
+    routes = router(
+        any={},
+        two={"query": {"v": "2"}},
+        debug={"query": {"debug": "*"}, "priority": 1},
+        blank={"query": {"a b": "c d"}},
+    )
+    assert routes.find("h", "GET", b"/", query)[0].route == expected
+
+
 segments = st.lists(st.sampled_from(["a", "b", "c"]), max_size=4)
 
 
@@ -116,3 +145,40 @@ def test_property_the_dict_walk_finds_what_trying_every_route_finds(routes: list
         elif pattern == path:
             best = (10_000, name)
     assert found(router(**tables), "h", "GET", path.encode()) == (best[1] if best else None)
+
+
+tables = st.builds(
+    dict,
+    path=st.sampled_from(["/", "/*", "/a", "/a/*", "/a/b", "/a/b/*"]),
+    hosts=st.sampled_from([(), ("x.y",), ("*.y",), ("*.x.y", "y")]),
+    methods=st.sampled_from([(), ("GET",), ("GET", "POST")]),
+    query=st.sampled_from([{}, {"q": "1"}, {"q": "*"}]),
+    priority=st.integers(0, 1),
+) | st.builds(dict, path_regex=st.sampled_from(["/a.*", "/[ab]/?", "/a/b", "(/a|/b)/b"]), priority=st.integers(0, 1))
+
+
+@given(
+    st.lists(tables, max_size=8),
+    st.sampled_from(["", "y", "x.y", "z.y", "a.x.y", "z"]),
+    st.sampled_from(["GET", "POST", "PUT"]),
+    st.sampled_from([b"/", b"/a", b"/a/", b"/a/b", b"/a/b/c", b"/b", b"/b/b", b"/c"]),
+    st.sampled_from([b"", b"?q", b"?q=1", b"?p=1"]),
+)
+def test_property_what_is_found_is_what_does_not_object(
+    routes: list[Any], host: str, method: str, path: bytes, query: bytes
+) -> None:
+    made: Router[int] = Router((RouteTable(pool="p", **keys), number) for number, keys in enumerate(routes))
+    willing = [entry for entry in made.entries if not entry.objection(host, method, path, query)]
+    assert made.find(host, method, path, query) == willing[:1]
+
+
+@given(
+    st.lists(tables, min_size=2, max_size=2), st.sampled_from(["", "y", "x.y", "a.x.y"]),
+    st.sampled_from([b"/", b"/a", b"/a/", b"/a/b", b"/a/b/c", b"/b/b"]), st.sampled_from([b"", b"?q", b"?q=1"]),
+)  # fmt: skip
+def test_property_who_covers_takes_what_the_other_takes(pair: list[Any], host: str, path: bytes, query: bytes) -> None:
+    one, other = (RouteTable(pool="p", **keys) for keys in pair)
+    for a in entries(one, "one", 0):
+        for b in entries(other, "other", 1):
+            if a.covers(b) and not b.objection(host, "GET", path, query):
+                assert not a.objection(host, "GET", path, query)

@@ -3,61 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from supervisor.plane.layout import Kind, Limit, Listener, Route, Server
 from tests.gateway.corpus import INVALID, VALID, Invalid, Valid
-from tests.gateway.house import PLAIN, House, answer, request
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-Build = Callable[..., House]
-
-
-@pytest.fixture
-def build() -> Iterator[Build]:
-    """`build(text)`: a house with its server at port 8001; nothing of it may be left at the end."""
-    houses: list[House] = []
-
-    def make(text: str = PLAIN) -> House:
-        house = House(text)
-        house.listen()
-        houses.append(house)
-        return house
-
-    yield make
-    for house in houses:
-        house.gateway.close()
-        house.lane.finish()
-        assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACTIVE) == 0
-        for name in house.plane.names(Kind.ROUTE):
-            assert house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0
-        for name in house.plane.names(Kind.SERVER):
-            assert house.rows(Kind.SERVER, name, Server.IN_FLIGHT) == 0
-        for ends in house.servers.values():
-            assert all(end.at_end or end.take() is not None for end in ends)
-        house.plane.close()
-
-
-@pytest.fixture
-def house(build: Build) -> House:
-    return build()
-
-
-def warm(house: House, count: int = 1) -> None:
-    """Leave `count` kept connections to the server."""
-    clients = [house.connect() for _ in range(count)]
-    for client in clients:
-        client.get("/warm")
-    for number in range(count):
-        house.received(number)
-        house.answer(OK, number)
-    for client in clients:
-        assert answer(client.take()).status == 200
-        client.end.close()
-    house.lane.run()
+from tests.gateway.house import OK, PLAIN, Build, House, answer, request, warm
 
 
 def test_a_request_reaches_the_server_rebuilt_and_its_answer_the_client(house: House) -> None:

@@ -6,7 +6,7 @@ Whether a pair can be used at all is the `problems` of the table that holds it; 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -26,7 +26,7 @@ class CertificateTable:
     cert: File
     key: File
 
-    def warnings(self, now: datetime) -> Iterable[Problem]:
+    def warnings(self, config: Any, now: datetime) -> Iterable[Problem]:
         """Of a pair that can be used."""
         from cryptography import x509  # here: OpenSSL is loaded only where TLS is asked for
 
@@ -50,16 +50,6 @@ def certificates(config: Any) -> Iterator[tuple[Path, CertificateTable]]:
     for path, table in tables(config.tiers, ()):
         if isinstance(table, CertificateTable):
             yield path, table
-
-
-def warnings(config: Any, now: datetime | None = None) -> list[Problem]:
-    """What all the pairs of a configuration are to be warned of."""
-    at = datetime.now(UTC) if now is None else now
-    return [
-        Problem((*path, *problem.path), problem.message)
-        for path, table in certificates(config)
-        for problem in table.warnings(at)
-    ]
 
 
 def with_files(config: Any, files: Mapping[FilePath, bytes]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,7 +18,7 @@ from . import shapes
 from .binds import clashes
 from .problems import ConfigError, Located, Path, Problem, suggestion
 from .source import Source, nearest_line, parse, read
-from .structure import Structuring, check
+from .structure import Structuring, check, warn
 from .tables import LogTable, PoolTable, SupervisorTable, worker_count
 from .values import Place
 
@@ -52,6 +53,10 @@ class Config:
     def problems(self) -> list[Problem]:
         """What its tables say of it, once more: for one that was made from another, and not from a file."""
         return check({"supervisor": self.supervisor, "log": self.log, "pools": self.pools, **self.tiers}, self, ())
+
+    def warnings(self, now: datetime | None = None) -> list[Problem]:
+        """What works, and is surely not meant or soon will not work."""
+        return warn(self.tiers, self, datetime.now(UTC) if now is None else now)
 
     def line(self, path: Path) -> int:
         """The line (from 1) of a key, or of the nearest table around it."""

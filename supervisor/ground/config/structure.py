@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path as FilePath
 from typing import Any, get_args
 
@@ -207,6 +208,19 @@ def check(root: Any, config: Any, found: Iterable[Problem]) -> list[Problem]:
             if not earlier:
                 raise
     return problems
+
+
+def warn(root: Any, config: Any, now: datetime) -> list[Problem]:
+    """What the `warnings(config, now)` hooks of all the tables under `root` say, with absolute paths."""
+    return [
+        Problem((*path, *problem.path), problem.message)
+        for path, table in tables(root, ())
+        for problem in getattr(table, "warnings", _nothing)(config, now)
+    ]
+
+
+def _nothing(config: Any, now: datetime) -> Iterable[Problem]:
+    return ()
 
 
 def tables(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from supervisor.ground.config import CertificateTable, Config, File, load_bytes
-from supervisor.ground.config.certificates import certificates, warnings, with_files
+from supervisor.ground.config.certificates import certificates, with_files
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -100,7 +100,7 @@ def test_a_certificate_is_warned_of_before_it_expires(
     config: Config, begins: float, ends: float, expected: str | None
 ) -> None:
     made = certificate(NOW + timedelta(days=begins), NOW + timedelta(days=ends))
-    found = warnings(with_files(config, {config.directory / "b.pem": made}), NOW)
+    found = with_files(config, {config.directory / "b.pem": made}).warnings(NOW)
     assert [problem.message for problem in found] == ([] if expected is None else [expected])
     for problem in found:
         assert problem.path == ("web", "listeners", "one", "tls", "certificates", 1, "cert")
