@@ -1,12 +1,14 @@
 """The checks: one attempt each, nothing if it passed, else the cause in words.
 
-tcp connects; http asks for a path and looks at the status, and at the body if that is configured; postgres logs in and
-queries. A check has its own connection and leaves none open.
+tcp connects; tls shakes hands; http asks for a path and looks at the status, and at the body if that is configured;
+grpc, redis and postgres ask as their clients do; udp sends a datagram and waits for its answer. A check has its own
+connection and leaves none open.
 """
 
 from __future__ import annotations
 
 import os
+import ssl
 
 import h11
 import psycopg
@@ -15,9 +17,12 @@ import trio
 from supervisor.ground.config import Bind, HealthTable
 from supervisor.prober import postgres
 from supervisor.prober.failure import CheckFailed
+from supervisor.prober.grpc import check_grpc
+from supervisor.prober.redis import check_redis
 
 MAX_HEAD = 16 * 1024  # bytes of a health answer's head; h11's own default
 MAX_BODY = 64 * 1024  # bytes looked through for `body`; a health page is a line
+MAX_DATAGRAM = 65535
 CHUNK = 16 * 1024
 
 
@@ -25,19 +30,22 @@ async def attempt(address: Bind, check: HealthTable) -> str | None:
     """One check, in at most its timeout: None if it passed, else the cause."""
     try:
         with trio.fail_after(check.timeout):
-            if check.type == "postgres":
-                await postgres.check_postgres(address, check)
-                return None
-            stream = await connect(address)
-            async with stream:
-                if check.type == "http":
-                    await check_http(stream, check, str(address))
+            match check.type:
+                case "postgres":
+                    await postgres.check_postgres(address, check)
+                case "udp":
+                    await check_udp(address, check)
+                case _:
+                    async with await connect(address) as stream:
+                        await _ask(stream, check, address)
     except trio.TooSlowError:
         return f"no answer within {check.timeout}"
     except CheckFailed as error:
         return str(error)
     except h11.RemoteProtocolError as error:
         return f"not HTTP: {error}"
+    except ssl.SSLError as error:
+        return f"TLS: {error.reason or error}".lower()
     except (trio.BrokenResourceError, ConnectionResetError):
         return "connection reset"
     except psycopg.Error as error:
@@ -48,8 +56,21 @@ async def attempt(address: Bind, check: HealthTable) -> str | None:
     return None
 
 
+async def _ask(stream: trio.SocketStream, check: HealthTable, address: Bind) -> None:
+    """What a check does on its connection; tcp has nothing more to ask."""
+    match check.type:
+        case "http":
+            await check_http(stream, check, str(address))
+        case "tls":
+            await check_tls(stream, check)
+        case "grpc":
+            await check_grpc(stream, check, str(address))
+        case "redis":
+            await check_redis(stream, check)
+
+
 async def connect(address: Bind) -> trio.SocketStream:
-    """The tcp check, and the first step of http."""
+    """The tcp check, and the first step of those over a stream."""
     sock = trio.socket.socket(address.family, trio.socket.SOCK_STREAM)
     try:
         await sock.connect(address.sockaddr)
@@ -57,6 +78,29 @@ async def connect(address: Bind) -> trio.SocketStream:
         sock.close()
         raise
     return trio.SocketStream(sock)
+
+
+async def check_tls(stream: trio.abc.Stream, check: HealthTable) -> None:
+    """A handshake. Whose the certificate is, is for those to judge who carry data. Raises ssl.SSLError."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    tls = trio.SSLStream(stream, context, server_hostname=check.host)
+    try:
+        await tls.do_handshake()
+    except trio.BrokenResourceError as error:
+        if isinstance(error.__cause__, ssl.SSLError):
+            raise error.__cause__ from None
+        raise
+
+
+async def check_udp(address: Bind, check: HealthTable) -> None:
+    """A datagram, and an answer that begins as expected. Without `expect` any answer will do. Raises CheckFailed."""
+    with trio.socket.socket(address.family, trio.socket.SOCK_DGRAM) as sock:
+        await sock.connect(address.sockaddr)
+        await sock.send((check.send or "").encode())
+        answer = await sock.recv(MAX_DATAGRAM)
+    if check.expect is not None and not answer.startswith(check.expect.encode()):
+        raise CheckFailed(f"the answer doesn't begin with {check.expect!r}")
 
 
 async def check_http(stream: trio.abc.Stream, check: HealthTable, default_host: str) -> None:

@@ -16,7 +16,7 @@ import attrs
 
 from supervisor.ground.cpus import usable_cpus
 
-from .problems import Problem
+from .problems import Problem, show
 from .secrets import Secret
 from .shapes import Between
 from .values import Bind, Duration, Percent
@@ -98,7 +98,7 @@ class ServerTable:
 class HealthTable:
     """[pools.NAME] health: the active check. Keys of one type are refused in the others."""
 
-    type: Literal["tcp", "http", "postgres"]
+    type: Literal["tcp", "tls", "http", "grpc", "postgres", "redis", "udp"]
     interval: Duration = Duration(3)
     fast_interval: Duration | None = None  # while a server is changing its state; None: the interval
     timeout: Duration = Duration(2)
@@ -113,17 +113,27 @@ class HealthTable:
     user: str | None = None
     password: Secret | None = None
     database: str | None = None
+    service: str | None = None
+    send: str | None = None
+    expect: str | None = None
 
     ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
-        "http": ("path", "host", "status", "body"),
-        "postgres": ("user", "password", "database"),
+        "path": ("http",),
+        "host": ("http", "tls", "grpc"),
+        "status": ("http",),
+        "body": ("http",),
+        "user": ("postgres", "redis"),
+        "password": ("postgres", "redis"),
+        "database": ("postgres",),
+        "service": ("grpc",),
+        "send": ("udp",),
+        "expect": ("udp",),
     }
 
     def problems(self, config: Any) -> Iterable[Problem]:
-        for kind, keys in self.ONLY.items():
-            for key in keys:
-                if kind != self.type and getattr(self, key) is not None:
-                    yield Problem((key,), f'only a check of type "{kind}" has this key')
+        for key, kinds in self.ONLY.items():
+            if self.type not in kinds and getattr(self, key) is not None:
+                yield Problem((key,), f"only a check of type {' or '.join(map(show, kinds))} has this key")
         for key in ("interval", "fast_interval", "timeout"):
             value = getattr(self, key)
             if value is not None and value < MIN_INTERVAL:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -12,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 
+from supervisor.cli.demo.credentials import write_certificate
 from supervisor.ground.config import Bind, Duration, HealthTable
 from supervisor.prober import checks
 from supervisor.prober.checks import attempt, check_http
@@ -160,3 +164,80 @@ def test_a_silent_server_fails_at_its_timeout() -> None:
 @pytest.mark.parametrize(("serve", "cause"), [(garbage, "not HTTP"), (resetting, "connection reset")])
 def test_a_strange_server_fails_with_its_cause(serve: Serve, cause: str) -> None:
     assert (trio.run(against, serve, http()) or "").startswith(cause)
+
+
+async def pong(stream: trio.SocketStream) -> None:
+    async with stream:
+        assert await stream.receive_some(65536) == b"*1\r\n$4\r\nPING\r\n"
+        await stream.send_all(b"+PONG\r\n")
+
+
+def test_redis_is_asked_over_its_connection() -> None:
+    assert trio.run(against, pong, HealthTable(type="redis")) is None
+    assert trio.run(against, answering, HealthTable(type="redis")) == "PING: not RESP"
+
+
+def test_grpc_is_asked_over_its_connection() -> None:
+    cause = trio.run(against, answering, HealthTable(type="grpc")) or ""
+    assert cause.startswith("not HTTP/2")
+
+
+def test_tls_shakes_hands_and_does_not_judge_the_certificate(tmp_path: Path) -> None:
+    made = write_certificate(tmp_path, "somebody.example")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made.cert, made.key)
+    names: list[str | None] = []
+    context.sni_callback = lambda connection, name, base: names.append(name)
+
+    async def shaking(stream: trio.SocketStream) -> None:
+        async with trio.SSLStream(stream, context, server_side=True) as tls:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await tls.receive_some(1)
+
+    assert trio.run(against, shaking, HealthTable(type="tls")) is None
+    assert trio.run(against, shaking, HealthTable(type="tls", host="somebody.example")) is None
+    assert names == [None, "somebody.example"]
+
+
+def test_what_speaks_no_tls_fails_as_such() -> None:
+    assert (trio.run(against, garbage, HealthTable(type="tls")) or "").startswith("tls: ")
+
+
+async def datagrams(answer: bytes | None, check: HealthTable) -> tuple[bytes, str | None]:
+    """What was asked of a server that answers so, and how the check failed."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        await sock.bind(("127.0.0.1", 0))
+        asked = b""
+
+        async def serve() -> None:
+            nonlocal asked
+            asked, source = await sock.recvfrom(65535)
+            if answer is not None:
+                await sock.sendto(answer, source)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            cause = await attempt(Bind("127.0.0.1", sock.getsockname()[1]), check)
+            nursery.cancel_scope.cancel()
+        return asked, cause
+
+
+@pytest.mark.parametrize(
+    ("answer", "expect", "cause"),
+    [
+        (b"pong 1", "pong", None),
+        (b"", None, None),
+        (b"gone", "pong", "the answer doesn't begin with 'pong'"),
+        (None, "pong", "no answer within 100ms"),
+    ],
+)
+def test_udp_sends_and_expects(answer: bytes | None, expect: str | None, cause: str | None) -> None:
+    check = HealthTable(type="udp", send="ping", expect=expect, timeout=Duration(0.1))
+    assert trio.run(datagrams, answer, check) == (b"ping", cause)
+
+
+def test_a_closed_udp_port_is_named_so() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    assert trio.run(attempt, Bind("127.0.0.1", port), HealthTable(type="udp")) == "connection refused"

@@ -75,7 +75,7 @@ def test_a_check_has_the_keys_of_its_type() -> None:
     ("text", "message"),
     [
         ('type = "tcp", path = "/"', 'health.path: only a check of type "http" has this key'),
-        ('type = "http", user = "u"', 'health.user: only a check of type "postgres" has this key'),
+        ('type = "http", user = "u"', 'health.user: only a check of type "postgres" or "redis" has this key'),
         ('type = "http", path = "x"', 'health.path: must begin with "/"'),
         ('type = "tcp", interval = "0s"', "health.interval: must be at least 10ms"),
         ('type = "tcp", fall = 0', "health.fall: must be from 1 to 100, not 0"),
