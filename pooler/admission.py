@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler import startup
+from pooler import standing, startup
 from pooler.authentication import OK, Authentication, request
+from pooler.console import session as console
 from pooler.errors import (
+    CANNOT_CONNECT_NOW,
     INVALID_AUTHORIZATION,
     INVALID_CATALOG_NAME,
     PROTOCOL_VIOLATION,
@@ -45,7 +47,8 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
     wanted = await _first(runtime, client, buffer)
     if wanted is None:
         return None
-    if runtime.full(client):
+    to_console = console.is_console(runtime, wanted.database)
+    if not to_console and runtime.full(client):
         raise PeerError(TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)")
     client.user, client.database = wanted.user, wanted.database
     if wanted.to_negotiate:
@@ -53,9 +56,17 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
     last = await _authenticate(runtime, client, buffer)
     if last is None:
         return None
+    if to_console:
+        console.may_enter(runtime, wanted.user)
+        await console.greet(runtime, client, last)
+        return bytes(buffer)
     pool = runtime.pool(wanted.database, wanted.user)
     if pool is None:
         raise PeerError(INVALID_CATALOG_NAME, f'database "{wanted.database}" does not exist')
+    if standing.disabled(pool):
+        raise PeerError(
+            CANNOT_CONNECT_NOW, f'database "{wanted.database}" is disabled', hint="By the console's DISABLE."
+        )
     await _greet(runtime, client, pool, wanted, last)
     return bytes(buffer) + client.take_early()
 

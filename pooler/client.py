@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pooler import admission, recovery
+from pooler.console import session as console
 from pooler.errors import PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
 from pooler.parameters import EMPTY, Values
 from pooler.relay import serve
@@ -51,6 +52,7 @@ class Client:
     midway: bool = False  # it has the beginning of a message: nothing else may come before the rest
     key: int = 0  # process id of its cancel key
     told: bool = False  # that it has to wait, once in its life
+    connected: float = 0.0  # wall clock
 
     def listen(self, limit: int) -> None:
         """While it waits: take what it sends, up to about `limit` bytes. Raises ClientLeft."""
@@ -70,13 +72,15 @@ class Client:
 async def run(runtime: PoolerRuntime, conn: Stream, address: Any, listener: Listener) -> None:
     """The session of a client."""
     cells, counters = runtime.cells, listener.counters
-    client = Client(conn, runtime.lane.current, address, listener, counters)
+    client = Client(conn, runtime.lane.current, address, listener, counters, connected=runtime.lane.wall)
     runtime.enter(client)
     try:
         early = await admission.admit(runtime, client)
         if early is not None and client.pool is not None:
             client.session.deadline = math.inf
             await serve(client, client.pool, early)
+        elif early is not None:
+            await console.serve(runtime, client, early)
     except PeerError as error:
         if error.sqlstate == PROTOCOL_VIOLATION:
             cells[counters + Counter.PROTOCOL_ERRORS] += 1

@@ -93,6 +93,8 @@ class PoolerTable:
     listeners: Mapping[str, ListenerTable] = attrs.Factory(dict)
     databases: Mapping[str, DatabaseTable] = attrs.Factory(dict)
     auth: AuthTable | None = None
+    admin_users: tuple[str, ...] = ()  # of the console: may do everything
+    stats_users: tuple[str, ...] = ()  # may look
     max_client_conn: Annotated[int, Between(1, 1_000_000)] = 10_000  # over all workers
     # JDBC sends extra_float_digits at every login; since PostgreSQL 12 it changes nothing that a client sees.
     ignore_startup_parameters: tuple[str, ...] = ("extra_float_digits",)
@@ -111,6 +113,11 @@ class PoolerTable:
             yield Problem(("auth",), "missing: a listener needs to know its users")
         if self.listeners and not self.databases:
             yield Problem(("databases",), "missing: a listener needs a database to lead to")
+        known = users_of(self).by_name
+        for key in ("admin_users", "stats_users") if known else ():
+            for number, name in enumerate(getattr(self, key)):
+                if name not in known:
+                    yield Problem((key, number), unknown_name("user", name, known))
         names = pool_names(self)
         if len(names) > MAX_POOLS:
             yield Problem(

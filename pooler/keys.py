@@ -56,3 +56,8 @@ class Keys(Generic[Holder]):
         if found is None or not hmac.compare_digest(found[0], secret):
             return None
         return found[1]
+
+    def holder(self, pid: int) -> Holder | None:
+        """Whose it is, for who needs no secret."""
+        found = self._holders.get(pid)
+        return None if found is None else found[1]

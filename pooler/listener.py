@@ -28,10 +28,11 @@ TLS_HANDSHAKE = b"\x16"
 
 
 class Listener:
-    """One listener. `counters` are the cells of its row in this worker's column."""
+    """One listener. `row` is the plane's; `counters` are its cells in this worker's column."""
 
-    def __init__(self, name: str, counters: int, table: ListenerTable, make_base: MakeBase) -> None:
+    def __init__(self, name: str, row: int, counters: int, table: ListenerTable, make_base: MakeBase) -> None:
         self.name = name
+        self.row = row
         self.counters = counters
         self.table = table
         self._make_base = make_base

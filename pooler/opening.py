@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pooler import standing
 from pooler.errors import CANNOT_CONNECT, INVALID_PASSWORD, PeerError, ServerError
 from pooler.server import ServerConnection, log_in
 from supervisor.plane import layout
@@ -31,6 +32,8 @@ def launch(pool: ServerPool) -> None:
     """Open as many connections as clients wait for and the limit lets us."""
     cells = pool.cells
     state = pool.state
+    if standing.paused(pool):
+        return
     at_once = min(len(pool.waiters), LOGINS_AT_ONCE if pool.failure is None else 1)
     while (
         pool.launching < at_once

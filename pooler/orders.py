@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from supervisor.ground.wire import message
@@ -47,3 +49,32 @@ class Canceled:
     """Done, whether or not there was anything to cancel."""
 
     number: int
+
+
+@message("pooler.ask")
+@attrs.frozen
+class Ask:
+    """Tell me, for the console, about connections of yours: one of `console.sockets.COLUMNS`."""
+
+    column: int
+    number: int
+    what: str
+
+
+@message("pooler.told")
+@attrs.frozen
+class Told:
+    """The answer, or a part of it."""
+
+    column: int
+    number: int
+    rows: list[Any]  # a list of cells each
+    last: bool
+
+
+@message("pooler.kill")
+@attrs.frozen
+class Kill:
+    """End the session of a client of yours: it has this process id in its cancel key."""
+
+    pid: int

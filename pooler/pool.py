@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pooler import handover, opening, recovery
+from pooler import handover, opening, recovery, standing
 from pooler.errors import CANNOT_CONNECT_NOW, PeerError, ServerError, notice
 from pooler.server import ServerConnection
 from supervisor.ground.lane import Overdue, park
@@ -69,6 +69,9 @@ class ServerPool:
     others: tuple[int, ...] = ()  # the counters of this pool in the other workers' columns
     given: dict[int, int] = attrs.field(factory=dict)  # by those: the ticket for which a connection is under way
     launching: int = 0  # logins under way
+    orders: tuple[int, int] = (0, 0)  # the operator's, as last seen: paused, stale
+    killed: int = 0
+    looked: float = 0.0  # when the last sweep was, on the lane's clock
     failure: ServerError | None = None  # why the last login failed
     failed_until: float = 0.0
 
@@ -79,6 +82,8 @@ class ServerPool:
         self.cells = plane.cells
         self.base = plane.counters(Kind.LEASEPOOL, self.row, self.worker.column)
         self.state = plane.state(Kind.LEASEPOOL, self.row)
+        self.killed = self.cells[self.state + LeasePoolState.KILLED]  # it meant those who were there then
+        self.looked = self.lane.now
         self._follow(self.settings)
         self.look_around()
 
@@ -135,6 +140,7 @@ class ServerPool:
         # One into which something is to be thrown may not want it any more.
         if data and server.settings is client.settings and session.pending is None:
             out, conn = server.outstanding, server.conn
+            server.asked = data
             try:
                 cut = out.sent(data)
                 client.data = data[cut:]
@@ -243,12 +249,14 @@ class ServerPool:
             raise PeerError(
                 CANNOT_CONNECT_NOW,
                 f"query_wait_timeout: no server connection became free in {timeout:g} seconds",
-                hint="All connections of the pool are in use; see pool_size.",
+                hint="The database is paused."
+                if standing.paused(self)
+                else "All connections of the pool are in use; see pool_size.",
             )
         if waited >= NOTICE_AFTER:
             if not client.told:
                 client.told = True
-                client.conn.send_nowait(WAITING)
+                client.conn.send_nowait(PAUSED if standing.paused(self) else WAITING)
             client.session.expire_in(timeout - waited)
         else:
             client.session.expire_in(min(NOTICE_AFTER, timeout) - waited)
@@ -283,6 +291,8 @@ class ServerPool:
     def admit(self, server: ServerConnection) -> None:
         """A connection that was opened here or came from another worker: for whoever is next."""
         self.servers.add(server)
+        if standing.outlived(self, server):
+            server.expires = 0.0
         server.good_until = 0.0 if self.leaving else server.expires
         server.conn.on_idle = functools.partial(self._stirred, server)
         self.reported = server.greeting
@@ -340,6 +350,7 @@ class ServerPool:
         """Ten times a second: what a lost message or a lost race has left behind, and the gauges."""
         cells, base, now = self.cells, self.base, self.lane.now
         self.given.clear()
+        standing.look(self)
         if self.idle:
             if self.others:
                 self.give_idle()
@@ -355,8 +366,20 @@ class ServerPool:
         cells[base + LeasePool.CLIENTS] = len(self.clients)
         cells[base + LeasePool.WAIT_US] += self.waited // 1000
         self.waited %= 1000
+        passed, self.looked = now - self.looked, now
+        held = worked = 0
         for server in self.servers:
+            if server.conn.waiter is not None:
+                held += 1
+                worked += bool(server.outstanding.fifo)
+                if server.outstanding.transactions or not server.began:
+                    server.began = self.lane.wall
+            else:
+                server.began = 0.0
             server.count(cells, base)
+        cells[base + LeasePool.XACT_US] += int(held * passed * 1e6)
+        cells[base + LeasePool.QUERY_US] += int(worked * passed * 1e6)
 
 
+PAUSED = notice("00000", "waiting for a server connection: the database is paused")
 WAITING = notice("00000", "waiting for a free server connection: all connections of the pool are in use")

@@ -129,6 +129,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
         try:
             while True:
                 if data:
+                    server.asked = data
                     try:
                         cut = out.sent(data)
                     except PeerError:

@@ -17,16 +17,21 @@ from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
 from pooler.config import PoolerTable, users_of
+from pooler.console.averages import PERIOD, Averages
+from pooler.console.reloads import Reloads
+from pooler.console.survey import Survey
 from pooler.drain import Drain
+from pooler.errors import shutting_down
 from pooler.keys import Keys
 from pooler.listener import Listener, certificates
-from pooler.orders import Cancel, Canceled, Give, Want
+from pooler.orders import Ask, Cancel, Canceled, Give, Kill, Told, Want
 from pooler.pool import ServerPool
 from pooler.settings import PoolSettings, pool_settings
 from pooler.startup import CancelRequest
 from pooler.users import Users
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Lane, Listening
+from supervisor.ground.orders import Reloaded
 from supervisor.ground.pools import Plan
 from supervisor.ground.tier import Worker
 from supervisor.ground.wire import close_all
@@ -64,6 +69,9 @@ class PoolerRuntime:
     leases: Leases = attrs.field(init=False)
     keys: Keys[Client] = attrs.field(init=False)
     cancels: Cancels = attrs.field(init=False)
+    survey: Survey = attrs.field(init=False)
+    reloads: Reloads = attrs.field(init=False)
+    averages: Averages = attrs.field(init=False)
     table: PoolerTable = attrs.field(init=False)
     users: Users = attrs.field(init=False, repr=False)
     pools: dict[str, ServerPool] = attrs.field(factory=dict)  # those that were used; by "database/user"
@@ -80,10 +88,13 @@ class PoolerRuntime:
         self.leases = Leases(worker.plane)
         self.keys = Keys(worker.column)
         self.cancels = Cancels(self)
+        self.survey, self.reloads, self.averages = Survey(self), Reloads(worker), Averages(worker.plane)
         self.table = worker.config.tier(NAME)
         self.users = users_of(self.table)
         self._listen({name: certificates(table) for name, table in self.table.listeners.items()})
         self.lane.every(SWEEP_SECONDS, self._sweep)
+        self.averages.start(self.lane.now)
+        self.lane.every(PERIOD, lambda: self.averages.look(self.lane.now))
 
     @property
     def method(self) -> Method:
@@ -188,8 +199,27 @@ class PoolerRuntime:
             case Canceled(number):
                 close_all(descriptors)
                 self.cancels.answered(number)
+            case Ask():
+                close_all(descriptors)
+                self.survey.asked(message)
+            case Told():
+                close_all(descriptors)
+                self.survey.told(message)
+            case Kill(pid):
+                close_all(descriptors)
+                self.kill(pid)
+            case Reloaded():
+                close_all(descriptors)
+                self.reloads.answered(message)
             case _:
                 close_all(descriptors)
+
+    def kill(self, pid: int) -> bool:
+        """End the session of the client with this cancel key; False if there is none."""
+        client = self.keys.holder(pid)
+        if client is not None:
+            client.session.throw(shutting_down())
+        return client is not None
 
     # -- reload
 
@@ -231,7 +261,7 @@ class PoolerRuntime:
             else:
                 row = plane.row(Kind.LISTENER, f"{NAME}/{name}")
                 counters = plane.counters(Kind.LISTENER, row, self.worker.column)
-                self.listeners[name] = Listener(name, counters, table, self.worker.base_context)
+                self.listeners[name] = Listener(name, row, counters, table, self.worker.base_context)
         for name in self.listeners.keys() - self.table.listeners.keys():
             del self.listeners[name]
 

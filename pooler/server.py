@@ -52,6 +52,10 @@ class ServerConnection:
     listener: int = 0  # counters of the listener through which its last client came
     tail: bytes = b""  # the beginning of a message from the server, when its client left in the middle
     since: float = 0.0  # idle since, or opened
+    began: float = (
+        0.0  # wall clock: since when a client holds it, without a transaction's end between; as sweeps see it
+    )
+    asked: bytes = attrs.field(default=b"", repr=False)  # what a client has sent last: a read of it, at most
 
     def count(self, cells: memoryview[int], base: int) -> None:
         """Bring the counters up to what this connection has done. Bytes of all listeners go to that of its last

@@ -36,7 +36,7 @@ from supervisor.arbiter.succession import leave, take_over
 from supervisor.arbiter.upgrading import Upgrading
 from supervisor.ground import log, worker
 from supervisor.ground.config import Config
-from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, Reopen, Swapped
+from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, ReloadWanted, Reopen, Swapped
 from supervisor.ground.service import Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import close_all
@@ -358,3 +358,5 @@ class Daemon:
                     self.holdings.answered(child, answer)
                 case Swapped() as answer:
                     self.reloading.swapped(child, answer)
+                case ReloadWanted(number):
+                    self.reloading.ask_for(child, number)

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 from structlog.typing import FilteringBoundLogger
@@ -28,13 +29,14 @@ from supervisor.arbiter.reload import PATIENCE, SWAP_PATIENCE, Outcome, Reload, 
 from supervisor.arbiter.rows import Row, Rows, rows_of
 from supervisor.ground import cargo
 from supervisor.ground.config import Config, ConfigError, Located, Problem
-from supervisor.ground.orders import Abort, Commit, Prepare, Prepared, Refused, Sockets, Swapped
+from supervisor.ground.orders import MAX_REASON, Abort, Commit, Prepare, Prepared, Refused, Reloaded, Sockets, Swapped
 from supervisor.ground.tier import Tier
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
 from supervisor.plane.region import PlaneError
 
+MAX_REASONS = 5  # of a refused reload, for who asked through a tier; the log has them all
 FIRST_GENERATION = 1  # the configuration that the daemon started with
 
 # What the processes were born with, and nothing can hand them another of.
@@ -129,6 +131,15 @@ class Reloading:
         if self._state.ask(reply):
             self.notifier.reloading()
             self._begin()
+
+    def ask_for(self, child: Child, number: int) -> None:
+        """A process has been asked for one by an operator: it is told how that ended."""
+
+        def reply(answer: Mapping[str, Any]) -> None:
+            errors = tuple(str(error)[:MAX_REASON] for error in answer["errors"][:MAX_REASONS])
+            self.crew.tell(child, Reloaded(number, errors))
+
+        self.ask(reply)
 
     @property
     def active(self) -> bool:

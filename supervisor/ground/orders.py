@@ -130,6 +130,23 @@ class Holding:
     lines: tuple[str, ...]  # the first `MAX_HELD_LINES`
 
 
+@message("reload-wanted")
+@attrs.frozen
+class ReloadWanted:
+    """An operator has asked a tier for a reload. The answer is `Reloaded`."""
+
+    number: int
+
+
+@message("reloaded")
+@attrs.frozen
+class Reloaded:
+    """From the supervisor, to whoever asked by `ReloadWanted`: how it ended."""
+
+    number: int
+    errors: tuple[str, ...]  # none: the file was taken
+
+
 FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Renew, Reopen, WhatHolds)
 MAX_HELD_LINES, MAX_HELD_LINE = 40, 200  # lines, characters; JSON may take six bytes for one, a message has 60 KiB
 MAX_REASON = 2000  # characters of a reason; a message is bounded, and a person reads it

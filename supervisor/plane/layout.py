@@ -171,6 +171,10 @@ class Limit:
 class LeasePoolState:
     OPEN = 0  # server connections over all workers, orphans included; under the lock
     LIMIT = 1  # the supervisor
+    PAUSED = 2  # whoever carries out the operator's command, here and below: 1 while no connection is given out
+    DISABLED = 3  # 1 while no client may come in
+    STALE = 4  # wall clock, ns: connections opened before are not used again
+    KILLED = 5  # wall clock, ns: whoever was there then is to go
 
 
 class LeasePool:
@@ -190,6 +194,8 @@ class LeasePool:
     HANDED_OVER = 13
     WAIT_TIMEOUTS = 14
     CLIENTS = 15
+    XACT_US = 16  # held by clients, all connections together; an integral of what is seen at each look
+    QUERY_US = 17  # of that, at work
 
 
 class TierState:

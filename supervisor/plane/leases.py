@@ -109,6 +109,10 @@ class Leases:
         held = word & _STATE_MASK in (LeaseState.TAKEN, LeaseState.BOUND)
         return held and word >> LeaseWord.COLUMN & _COLUMN_MASK == column
 
+    def since(self, lease: int) -> int:
+        """When it was taken: wall clock, ns."""
+        return self._cells[layout.LEASES_AT + (lease & _INDEX_MASK) * layout.LEASE_CELLS + Lease.SINCE]
+
     def move(self, lease: int, column: int, incarnation: int = 0) -> bool:
         """Make it `column`'s: by the holder, before the descriptor is sent there; if that fails, it moves it back.
 

@@ -82,7 +82,7 @@ def shake(sock: socket.socket, alpn: list[bytes]) -> None:
 
 
 def test_a_listener_without_certificates_offers_none(table: ListenerTable) -> None:
-    plain = Listener("main", 0, ListenerTable(bind=table.bind), new_base)
+    plain = Listener("main", 0, 0, ListenerTable(bind=table.bind), new_base)
     assert not plain.offers_tls
     assert not plain.demands_tls
     plain.take(table, certificates(table))
@@ -96,7 +96,7 @@ def test_a_listener_without_certificates_offers_none(table: ListenerTable) -> No
 def test_the_first_byte_tells_and_stays(
     table: ListenerTable, pair: tuple[socket.socket, socket.socket], sent: bytes, expected: bool
 ) -> None:
-    listener = Listener("main", 0, table, new_base)
+    listener = Listener("main", 0, 0, table, new_base)
     left: list[bytes] = []
 
     async def session(conn: Conn) -> bool:
@@ -115,7 +115,7 @@ def test_the_first_byte_tells_and_stays(
 def test_a_handshake_agrees_on_our_protocol_or_none(
     table: ListenerTable, pair: tuple[socket.socket, socket.socket], alpn: list[bytes]
 ) -> None:
-    listener = Listener("main", 0, table, new_base)
+    listener = Listener("main", 0, 0, table, new_base)
 
     async def session(conn: Conn) -> bytes:
         return (await listener.secure(conn)).alpn()
@@ -126,7 +126,7 @@ def test_a_handshake_agrees_on_our_protocol_or_none(
 def test_what_is_no_tls_is_an_error_of_the_peer(
     table: ListenerTable, pair: tuple[socket.socket, socket.socket], tmp_path: Path
 ) -> None:
-    listener = Listener("main", 0, table, new_base)
+    listener = Listener("main", 0, 0, table, new_base)
 
     async def session(conn: Conn) -> object:
         return await listener.secure(conn)
