@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import attrs
 
 from edge.peek.sieve import covers
-from supervisor.ground.config import Between, Bind, Duration, Problem, Workers, unknown_name
+from supervisor.ground.config import Between, Bind, Duration, Network, Problem, Workers, unknown_name
 
 _SERVER_NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._\-]*[a-z0-9_])?").fullmatch
 
@@ -43,6 +43,7 @@ class ListenerTable:
     pool: str | None = None
     routes: tuple[RouteTable, ...] = ()
     detect_timeout: Duration = Duration(3)  # for the first bytes; who is silent for so long awaits a server's greeting
+    accept_proxy_protocol: tuple[Network, ...] = ()  # networks that must send it
     send_proxy_protocol: Literal["off", "v1", "v2"] = "off"
     connect_timeout: Duration = Duration(5)
     retries: Annotated[int, Between(0, 10)] = 2  # other servers tried after the first
@@ -56,13 +57,19 @@ class ListenerTable:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
         if (self.pool is None) is not bool(self.routes):
             yield Problem((), "exactly one of pool and routes is needed")
-        if self.protocol == "udp" and self.routes:
-            yield Problem(("routes",), "datagrams are not told apart by their first bytes")
+        if self.protocol == "udp":
+            yield from self._streams_only()
         for number, route in enumerate(self.routes):
             above = next((at for at, one in enumerate(self.routes[:number]) if covers(one, route)), None)
             if above is not None:
                 yield Problem(("routes", number), f"never reached: route {above} takes all that it would take")
-        if self.protocol == "udp" and self.send_proxy_protocol == "v1":
+
+    def _streams_only(self) -> Iterable[Problem]:
+        if self.routes:
+            yield Problem(("routes",), "datagrams are not told apart by their first bytes")
+        if self.accept_proxy_protocol:
+            yield Problem(("accept_proxy_protocol",), "is for streams only")
+        if self.send_proxy_protocol == "v1":
             yield Problem(("send_proxy_protocol",), 'version 1 is for streams only; did you mean "v2"?')
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from edge.tcp import Connection
+from edge.connection import Connection
 from supervisor.ground.lane import Lane, Session
 
 STEP_SECONDS = 0.1

@@ -21,9 +21,17 @@ class Plan:
     table: ListenerTable
     pools: tuple[Pool, ...]
     sieve: Sieve | None  # None: nothing is looked at
+    announces: bool  # its servers get a PROXY header
+    asks: bool  # something must be learnt from a client before a server is picked for it
 
 
 def make(table: ListenerTable, pools: Mapping[str, Pool]) -> Plan:
-    if table.pool is not None:
-        return Plan(table, (pools[table.pool],), None)
-    return Plan(table, tuple(pools[route.pool] for route in table.routes), Sieve(table.routes))
+    sieve = Sieve(table.routes) if table.routes else None
+    names = [route.pool for route in table.routes] if table.pool is None else [table.pool]
+    return Plan(
+        table=table,
+        pools=tuple(pools[name] for name in names),
+        sieve=sieve,
+        announces=table.send_proxy_protocol != "off",
+        asks=sieve is not None or bool(table.accept_proxy_protocol),
+    )

@@ -7,7 +7,8 @@ side's stream ends only that direction.
 
 from __future__ import annotations
 
-from supervisor.ground.lane import Conn, Session, park
+from edge.connection import Connection
+from supervisor.ground.lane import Session, park
 from supervisor.plane import layout
 
 _IN, _OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
@@ -16,16 +17,16 @@ _TO, _FROM = layout.Server.BYTES_OUT, layout.Server.BYTES_IN
 READS_A_TURN = 16  # of up to 64 KiB each: about 1 MiB, then the others have their turn
 
 
-async def relay(
-    session: Session, client: Conn, server: Conn, cells: memoryview, at: int, to: int, idle: float, first: bytes = b""
-) -> None:
-    """Carry bytes until both sides have ended theirs, beginning with `first` for the server. Raises OSError as either
-    side gives it, Overdue after `idle` seconds of silence. `at` and `to` are the listener's and the server's rows of
-    counters in `cells`; `first` is its caller's to count."""
+async def relay(session: Session, connection: Connection, cells: memoryview, at: int, to: int) -> None:
+    """Carry bytes until both sides have ended theirs, beginning with those that were read already. Raises OSError as
+    either side gives it, Overdue after the connection's idle timeout of silence. `at` and `to` are the listener's and
+    the server's rows of counters in `cells`; what was read already is its reader's to count."""
     lane = session.scheduler
+    client, server, idle = connection.stream, connection.upstream, connection.idle_timeout
     read_client, read_server = client.recv_nowait, server.recv_nowait
     write_client, write_server = client.send_nowait, server.send_nowait
-    up: bytes | memoryview = first  # read from the client, not yet taken by the server
+    up: bytes | memoryview = connection.first  # read from the client, not yet taken by the server
+    connection.first = b""
     down: bytes | memoryview = b""
     asking = answering = True  # the client's stream, the server's stream have not ended
     reads = 0

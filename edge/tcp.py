@@ -7,18 +7,19 @@ and what a failure means to it, the pool's (supervisor/ground/pools.py); moving 
 from __future__ import annotations
 
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import attrs
 
-from edge.arrival import Unrouted, choose
-from edge.config import ListenerTable
+from edge.announcement import announcement, unique_ids
+from edge.arrival import Unrouted, learn
+from edge.connection import Connection
 from edge.peek.hello import PeekError
 from edge.plan import Plan
 from edge.relay import relay
-from supervisor.ground.lane import Conn, Lane, Listening, Overdue, Session
-from supervisor.ground.net import proxy
+from supervisor.ground.lane import Lane, Listening, Overdue, Session
+from supervisor.ground.net.proxy import ProxyError
 from supervisor.ground.pools import Pool, Server
 from supervisor.ground.queues import Queues
 from supervisor.plane import layout
@@ -33,19 +34,6 @@ _PROTOCOL_ERRORS, _BYTES_IN = layout.Listener.PROTOCOL_ERRORS, layout.Listener.B
 
 
 @attrs.define(eq=False)
-class Connection:
-    """What is known of one connection that is being carried."""
-
-    address: Any
-    server: Server
-    idle_timeout: float
-
-    def silent(self, session: Session) -> float:
-        """Seconds since a byte moved: the relay puts the deadline off at each."""
-        return session.scheduler.now - (session.deadline - self.idle_timeout)
-
-
-@attrs.define(eq=False)
 class TcpListener:
     """One TCP listener in one worker. A reload swaps `plan`; a connection keeps what it began with."""
 
@@ -57,6 +45,7 @@ class TcpListener:
     queues: Queues
     polled: dict[int, Listening] = attrs.field(factory=dict)
     live: dict[Session, Connection] = attrs.field(factory=dict)
+    unique_id: Callable[[], str] = attrs.field(factory=unique_ids)
 
     def attach(self, slot: int, sock: socket.socket) -> None:
         self.polled[slot] = self.lane.listen(sock, self.accepted)
@@ -82,52 +71,56 @@ class TcpListener:
     async def serve(self, sock: socket.socket, address: Any) -> None:
         """One connection, from accept to close."""
         lane, cells, row, plan = self.lane, self.cells, self.row, self.plan
-        table, pool = plan.table, plan.pools[0]
         session = lane.current
         cells[row + _ACTIVE] += 1
-        client = lane.adopt(sock)
-        server: Server | None = None
-        upstream: Conn | None = None
-        first = b""
+        connection = Connection(lane.adopt(sock), address[:2])
         try:
-            if plan.sieve is not None:
-                route, first = await choose(session, client, plan.sieve, table.detect_timeout)
-                pool = plan.pools[route]
-            server, upstream = await self._connect(pool, table, address)
-            if server is None or upstream is None:
+            if plan.announces:
+                connection.local = sock.getsockname()[:2]
+            if plan.asks:
+                await learn(plan, connection, session)
+            if not await self._connect(plan, connection):
                 cells[row + _REFUSED] += 1
-                client.abort()
+                connection.stream.abort()
                 return
-            if first:
-                cells[row + _BYTES_IN] += len(first)
-                cells[server.base + layout.Server.BYTES_OUT] += len(first)
-            if table.send_proxy_protocol != "off":
-                first = self._header(table, sock, address) + first
-            session.deadline = lane.now + table.idle_timeout
-            self.live[session] = Connection(address, server, table.idle_timeout)
-            await relay(session, client, upstream, cells, row, server.base, table.idle_timeout, first)
+            await self._carry(plan, connection, session)
         except Overdue:
             cells[row + _TIMEOUTS] += 1
         except Unrouted:
             cells[row + _REFUSED] += 1
-            client.abort()
-        except PeekError:
+            connection.stream.abort()
+        except (PeekError, ProxyError):
             cells[row + _PROTOCOL_ERRORS] += 1
-            client.abort()
+            connection.stream.abort()
         except OSError:
             # A reset on one side is a reset on the other: the peer must learn that something was lost.
             cells[row + _RESETS] += 1
-            client.abort()
-            if upstream is not None:
-                upstream.abort()
+            connection.stream.abort()
+            if connection.upstream is not None:
+                connection.upstream.abort()
         finally:
             self.live.pop(session, None)
-            client.close()
-            if upstream is not None:
-                upstream.close()
-            if server is not None:
-                self._ended(pool, server)
+            connection.stream.close()
+            if connection.upstream is not None:
+                connection.upstream.close()
+            if connection.server is not None:
+                self._ended(plan.pools[connection.route], connection.server)
             cells[row + _ACTIVE] -= 1
+
+    async def _carry(self, plan: Plan, connection: Connection, session: Session) -> None:
+        """Everything between the client and its server."""
+        cells, row, server = self.cells, self.row, connection.server
+        assert server is not None
+        if connection.first:
+            cells[row + _BYTES_IN] += len(connection.first)
+            cells[server.base + layout.Server.BYTES_OUT] += len(connection.first)
+        if plan.announces:
+            header = announcement(plan.table.send_proxy_protocol, connection, self.unique_id())
+            connection.first = header + connection.first
+        connection.idle_timeout = plan.table.idle_timeout
+        session.deadline = self.lane.now + connection.idle_timeout
+        self.live[session] = connection
+        await relay(session, connection, cells, row, server.base)
 
     def _ended(self, pool: Pool, server: Server) -> None:
         """The connection's place on its server is free again."""
@@ -136,21 +129,21 @@ class TcpListener:
         else:
             server.ended()
 
-    async def _connect(self, pool: Pool, table: ListenerTable, address: Any) -> tuple[Server | None, Conn | None]:
-        """A server that takes the connection, counted as in flight, and the connection to it; or nothing."""
-        lane = self.lane
-        session = lane.current
+    async def _connect(self, plan: Plan, connection: Connection) -> bool:
+        """Whether a server takes the connection; then it is counted as in flight there."""
+        lane, table, pool = self.lane, plan.table, plan.pools[connection.route]
+        session, key = lane.current, connection.client[0]
         tried: tuple[Server, ...] = ()
         for _ in range(1 + table.retries):
             if pool.table.max_queued:
-                server = await self.queues.of(pool).take(address[0], tried)
+                server = await self.queues.of(pool).take(key, tried)
             else:
-                server = pool.take(address[0], tried)
+                server = pool.take(key, tried)
             if server is None:
-                break
+                return False
             session.expire_in(table.connect_timeout)
             try:
-                conn = await lane.connect(server.family, server.sockaddr)
+                upstream = await lane.connect(server.family, server.sockaddr)
             except (OSError, Overdue):
                 self._ended(pool, server)
                 server.failed(lane.now_ns)
@@ -161,12 +154,6 @@ class TcpListener:
                 self._ended(pool, server)
                 raise
             server.succeeded()
-            return server, conn
-        return None, None
-
-    @staticmethod
-    def _header(table: ListenerTable, sock: socket.socket, address: Any) -> bytes:
-        local = sock.getsockname()
-        if table.send_proxy_protocol == "v1":
-            return proxy.encode_v1(address[:2], local[:2])
-        return proxy.encode_v2(address[:2], local[:2])
+            connection.server, connection.upstream = server, upstream
+            return True
+        return False

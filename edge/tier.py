@@ -10,10 +10,11 @@ import attrs
 
 from edge import plan
 from edge.config import EdgeTable
+from edge.connection import Connection
 from edge.drain import Drain
 from edge.handover import Handed, Handover
 from edge.plan import Plan
-from edge.tcp import Connection, TcpListener
+from edge.tcp import TcpListener
 from edge.udp import UdpListener
 from supervisor.ground import pools
 from supervisor.ground.config import Config
@@ -109,11 +110,7 @@ class EdgeRuntime:
     def holding(self) -> Sequence[str]:
         # UDP sessions never hold a drain: their rows are in the plane, and the next owner goes on with them.
         listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]
-        held = [
-            f"tcp {listener.name} {connection.address[0]}:{connection.address[1]} on {connection.server.name}"
-            for listener in listeners
-            for connection in listener.live.values()
-        ]
+        held = [f"tcp {listener.name} {connection}" for listener in listeners for connection in listener.live.values()]
         return held + [f"tcp {listener.name} connecting" for listener in listeners for _ in range(listener.opening())]
 
     def _live(self) -> dict[Session, Connection]:

@@ -71,9 +71,12 @@ class Sieve:
     def __init__(self, routes: Sequence[Conditions]) -> None:
         self._routes = [_tests(route) for route in routes]
 
-    def look(self, data: bytes, end: End | None = None, hello: Hello | None = None) -> int | Verdict:
-        """The number of the route that takes a connection which began with `data`. `hello` is that of TLS which has
-        been ended already; after an `end` there is always a verdict. Raises PeekError."""
+    def look(
+        self, data: bytes, end: End | None = None, hello: Hello | None = None
+    ) -> tuple[int | Verdict, Hello | None]:
+        """The number of the route that takes a connection which began with `data`, and the hello as far as it was asked
+        for. `hello` is that of TLS which has been ended already; after an `end` there is always a verdict. Raises
+        PeekError."""
         if end is None and len(data) >= MAX_PEEKED:
             end = End.SILENCE
         seen = Seen(data, end, hello)
@@ -82,10 +85,10 @@ class Sieve:
             if False in answers:
                 continue
             if None not in answers:
-                return number
+                return number, seen.hello
             if end is None:
-                return Verdict.MORE
-        return Verdict.NOBODY
+                return Verdict.MORE, seen.hello
+        return Verdict.NOBODY, seen.hello
 
 
 _Test = Callable[[Seen], bool | None]

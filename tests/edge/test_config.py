@@ -45,6 +45,7 @@ def test_routes_stand_in_their_order() -> None:
         ('routes = [{ detect = "ssh", sni = "a", pool = "a" }]', "told by TLS alone"),
         ('routes = [{ pool = "a" }, { sni = "a", pool = "b" }]', "never reached: route 0"),
         ('routes = [{ detect = "mysql", pool = "a" }, { detect = "smtp", pool = "b" }]', "never reached: route 0"),
+        ('protocol = "udp"\npool = "a"\naccept_proxy_protocol = ["::1"]', "streams only"),
         ('protocol = "udp"\nroutes = [{ pool = "a" }]', "datagrams are not told apart"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.connection import Connection
 from edge.relay import relay
 from supervisor.ground.lane import Overdue
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
@@ -35,8 +36,9 @@ class Between:
         client.attach()
         server.attach()
         session.deadline = self.lane.now + IDLE
+        connection = Connection(client, ("192.0.2.1", 1234), first=first, upstream=server, idle_timeout=IDLE)
         try:
-            await relay(session, client, server, self.cells, AT, TO, IDLE, first)  # type: ignore[arg-type]
+            await relay(session, connection, self.cells, AT, TO)
         except (OSError, Overdue) as error:
             self.outcome.append(error)
         else:

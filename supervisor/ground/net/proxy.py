@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterable
 
 import attrs
 
@@ -19,6 +20,11 @@ MAX_V2 = 16 + 4096  # the format allows 64 KiB of TLVs; nobody sends more than a
 TLV_ALPN = 0x01
 TLV_AUTHORITY = 0x02  # the host name of SNI
 TLV_UNIQUE_ID = 0x05
+TLV_SSL = 0x20  # §2.2.7: flags, whether a client certificate was verified, and TLVs of its own
+TLV_SSL_VERSION = 0x21
+TLV_SSL_CIPHER = 0x23
+_CLIENT_SSL = 0x01  # PP2_CLIENT_SSL: the client connected over TLS
+_NOT_VERIFIED = 1  # it showed no certificate that was verified
 
 _FAMILY = {0x1: socket.AF_INET, 0x2: socket.AF_INET6}
 _LENGTH = {socket.AF_INET: 12, socket.AF_INET6: 36}
@@ -59,7 +65,7 @@ def encode_v2(
     tlvs: tuple[tuple[int, bytes], ...] = (),
 ) -> bytes:
     """A version 2 header (§2.2); LOCAL without addresses. Addresses of two families both go as IPv6."""
-    tail = b"".join(struct.pack("!BH", what, len(value)) + value for what, value in tlvs)
+    tail = encode_tlvs(tlvs)
     if source is None or destination is None:
         return SIGNATURE + struct.pack("!BBH", 0x20, 0x00, len(tail)) + tail
     transport = 0x1 if kind == socket.SOCK_STREAM else 0x2
@@ -72,6 +78,17 @@ def encode_v2(
         family = 0x10
     body = addresses + struct.pack("!HH", source[1], destination[1]) + tail
     return SIGNATURE + struct.pack("!BBH", 0x21, family | transport, len(body)) + body
+
+
+def ssl_tlv(version: str, cipher: str) -> tuple[int, bytes]:
+    """The TLV that tells of TLS which was ended here (§2.2.7): its version and its cipher suite."""
+    told = encode_tlvs(((TLV_SSL_VERSION, version.encode()), (TLV_SSL_CIPHER, cipher.encode())))
+    return TLV_SSL, struct.pack("!BI", _CLIENT_SSL, _NOT_VERIFIED) + told
+
+
+def encode_tlvs(tlvs: Iterable[tuple[int, bytes]]) -> bytes:
+    """Types and values one after another (§2.2)."""
+    return b"".join(struct.pack("!BH", what, len(value)) + value for what, value in tlvs)
 
 
 def _bare(host: str) -> str:

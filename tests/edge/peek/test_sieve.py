@@ -32,6 +32,10 @@ SHARED = Sieve(
 STRICT = Sieve([Route(sni="a.example"), Route(detect="http")])
 
 
+def looked(sieve: Sieve, data: bytes, end: End | None = None, hello: Hello | None = None) -> int | Verdict:
+    return sieve.look(data, end, hello)[0]
+
+
 def hello(name: str, *protocols: bytes) -> bytes:
     return records(message(server_name(name.encode()), *([alpn(*protocols)] if protocols else [])))
 
@@ -51,42 +55,42 @@ def hello(name: str, *protocols: bytes) -> bytes:
     ],
 )
 def test_the_first_that_fits_takes_it(data: bytes, number: int) -> None:
-    looks = [SHARED.look(data[:cut]) for cut in range(len(data) + 1)]
+    looks = [looked(SHARED, data[:cut]) for cut in range(len(data) + 1)]
     first = looks.index(number)
     assert looks == [Verdict.MORE] * first + [number] * (len(looks) - first)
 
 
 def test_silence_is_a_server_that_speaks_first() -> None:
-    assert SHARED.look(b"") is Verdict.MORE
-    assert SHARED.look(b"", End.SILENCE) == 4
-    assert SHARED.look(b"", End.CLOSED) == 5
-    assert SHARED.look(b"S", End.SILENCE) == 5
+    assert looked(SHARED, b"") is Verdict.MORE
+    assert looked(SHARED, b"", End.SILENCE) == 4
+    assert looked(SHARED, b"", End.CLOSED) == 5
+    assert looked(SHARED, b"S", End.SILENCE) == 5
 
 
 def test_what_no_route_takes_is_nobodys() -> None:
-    assert STRICT.look(b"SSH-2.0-x\r\n") is Verdict.NOBODY
-    assert STRICT.look(hello("b.example")) is Verdict.NOBODY
-    assert STRICT.look(b"\x16\x03", End.SILENCE) is Verdict.NOBODY
-    assert STRICT.look(b"G", End.CLOSED) is Verdict.NOBODY
-    assert STRICT.look(b"") is Verdict.MORE
+    assert looked(STRICT, b"SSH-2.0-x\r\n") is Verdict.NOBODY
+    assert looked(STRICT, hello("b.example")) is Verdict.NOBODY
+    assert looked(STRICT, b"\x16\x03", End.SILENCE) is Verdict.NOBODY
+    assert looked(STRICT, b"G", End.CLOSED) is Verdict.NOBODY
+    assert looked(STRICT, b"") is Verdict.MORE
 
 
 def test_a_broken_hello_is_refused_where_names_are_asked_for() -> None:
     broken = b"\x16\x03\x01\x00\x06\x01\x00\x00\x02ab"
     with pytest.raises(PeekError):
-        STRICT.look(broken)
-    assert Sieve([Route(detect="tls")]).look(broken) == 0
+        looked(STRICT, broken)
+    assert looked(Sieve([Route(detect="tls")]), broken) == 0
 
 
 def test_tls_that_was_ended_brings_its_hello_along() -> None:
     ended = Hello("a.example", (b"h2",))
-    assert STRICT.look(b"", hello=ended) == 0
-    assert STRICT.look(b"GET / ", hello=Hello("b.example")) == 1
+    assert looked(STRICT, b"", hello=ended) == 0
+    assert looked(STRICT, b"GET / ", hello=Hello("b.example")) == 1
 
 
 def test_a_verdict_comes_at_the_latest_with_16_kib() -> None:
-    assert Sieve([Route(detect="http"), Route()]).look(b"\x03" * MAX_PEEKED) == 1
-    assert Sieve([Route(detect="redis")]).look(b"\x16\x03" * MAX_PEEKED) is Verdict.NOBODY
+    assert looked(Sieve([Route(detect="http"), Route()]), b"\x03" * MAX_PEEKED) == 1
+    assert looked(Sieve([Route(detect="redis")]), b"\x16\x03" * MAX_PEEKED) is Verdict.NOBODY
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_property_a_verdict_is_final_and_no_cut_changes_it(routes: list[Route], 
 
     def look(seen: bytes, why: End | None) -> int | Verdict | str:
         try:
-            return sieve.look(seen, why)
+            return looked(sieve, seen, why)
         except PeekError:
             return "refused"
 

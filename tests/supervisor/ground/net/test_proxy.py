@@ -6,9 +6,13 @@ import ipaddress
 import socket
 import struct
 
+import proxyprotocol.tlv
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from proxyprotocol.result import ProxyResultIPv4, ProxyResultIPv6
+from proxyprotocol.v1 import ProxyProtocolV1
+from proxyprotocol.v2 import ProxyProtocolV2
 
 from supervisor.ground.net.proxy import (
     MAX_V1,
@@ -22,6 +26,7 @@ from supervisor.ground.net.proxy import (
     decode,
     encode_v1,
     encode_v2,
+    ssl_tlv,
 )
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: 192.168.0.11\r\n\r\n"
@@ -205,6 +210,46 @@ def test_property_v2_says_what_was_encoded(
     if cut < len(data):
         assert decode(data[:cut]) is None
     assert data[13] & 15 == (1 if stream else 2)
+
+
+def told(result: object) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The addresses that the other decoder found."""
+    assert isinstance(result, ProxyResultIPv4 | ProxyResultIPv6)
+    return (str(result.source[0]), result.source[1]), (str(result.dest[0]), result.dest[1])
+
+
+@given(endpoints=both, tlvs=tlvs)
+def test_property_another_decoder_reads_what_was_encoded(
+    endpoints: tuple[tuple[str, int], tuple[str, int]], tlvs: tuple[tuple[int, bytes], ...]
+) -> None:
+    assert told(ProxyProtocolV1().unpack(encode_v1(*endpoints))) == endpoints
+    sent = {what: value for what, value in tlvs if what != proxyprotocol.tlv.Type.PP2_TYPE_CRC32C}
+    found = ProxyProtocolV2().unpack(encode_v2(*endpoints, tlvs=tuple(sent.items())))
+    assert told(found) == endpoints
+    assert dict(found.tlv) == sent
+
+
+@given(endpoints=both, name=st.from_regex(r"[a-z]{1,9}\.example", fullmatch=True), unique=st.binary(max_size=128))
+def test_property_what_another_encoder_wrote_is_read(
+    endpoints: tuple[tuple[str, int], tuple[str, int]], name: str, unique: bytes
+) -> None:
+    kind = ProxyResultIPv6 if ":" in endpoints[0][0] else ProxyResultIPv4
+    source, destination = ((ipaddress.ip_address(host), port) for host, port in endpoints)
+    tlv = proxyprotocol.tlv.ProxyProtocolTLV(alpn=b"h2", authority=name, unique_id=unique)
+    data = ProxyProtocolV2().pack(kind(source, destination, protocol=socket.SOCK_STREAM, tlv=tlv))  # type: ignore[arg-type]
+    found = decode(data)
+    assert found is not None
+    header, size = found
+    assert (header.source, header.destination, size) == (*endpoints, len(data))
+    wanted = (TLV_ALPN, TLV_AUTHORITY, TLV_UNIQUE_ID)
+    assert [header.tlv(what) for what in wanted] == [b"h2", name.encode(), unique]
+
+
+def test_tls_that_was_ended_is_told_of() -> None:
+    header = encode_v2(("192.0.2.1", 1), ("192.0.2.2", 2), tlvs=(ssl_tlv("TLSv1.3", "TLS_AES_256_GCM_SHA384"),))
+    ssl = ProxyProtocolV2().unpack(header).tlv.ssl
+    assert (ssl.has_ssl, ssl.has_cert_conn, ssl.verify) == (True, False, 1)
+    assert (ssl.version, ssl.cipher) == ("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 
 
 @given(data=st.binary(max_size=200))
