@@ -1,21 +1,20 @@
-"""What an operator does to the daemon, and what happens to it, while traffic runs through edge and gateway."""
+"""A bad file, more and fewer workers, and the end, while traffic runs through edge and gateway.
+
+`test_trust` has what must lose nothing at all."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
 
 import attrs
 import pytest
 
 from tests.system.conftest import BackendMaker
-from tests.system.support.clients import Client, UdpClient, fetch
+from tests.system.support.clients import Client, fetch
 from tests.system.support.daemon import Daemon
 from tests.system.support.flows import flowing
 from tests.system.support.poll import until
@@ -33,11 +32,6 @@ class Site:
     udp: str
     text: Callable[..., str]
 
-    def reload(self, **changes: Any) -> None:
-        self.daemon.rewrite(self.text(**changes))
-        done = self.daemon.command("reload")
-        assert done.status == 0, done.err
-
 
 @pytest.fixture
 def site(
@@ -51,15 +45,15 @@ def site(
     web = [http_backend(name).address for name in "abc"]
     games = [udp_backend(name).address for name in "xy"]
 
-    def text(servers: list[str] = web, workers: int = 2, more: str = "", drain: str = "5s") -> str:
+    def text(more: str = "") -> str:
         return f"""
 [supervisor]
-workers = {workers}
-drain_timeout = "{drain}"
+workers = 2
+drain_timeout = "5s"
 [pools.gateway]
 servers = ["127.0.0.1:{gateway}"]
 [pools.web]
-servers = {json.dumps(servers)}
+servers = {json.dumps(web)}
 [pools.game]
 balance = "source_hash"
 servers = {json.dumps(games)}
@@ -140,35 +134,6 @@ def load(site: Site) -> Iterator[Load]:
         thread.join()
 
 
-@pytest.fixture
-def flows(site: Site) -> Iterator[list[UdpClient]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(UdpClient(site.udp)) for _ in range(FLOWS)]
-
-
-def peers(flows: list[UdpClient]) -> list[tuple[str, str]]:
-    """For each flow: which server has it, and from which address it comes there."""
-    answers = [flow.ask(b"who?") for flow in flows]
-    return [(answer["server"], str(answer["source"])) for answer in answers]
-
-
-def test_reloads_and_scaling_lose_no_request_and_move_no_flow(site: Site, load: Load, flows: list[UdpClient]) -> None:
-    before = peers(flows)
-    pids = site.daemon.pids("gateway") + site.daemon.pids("edge")
-    web = json.loads(site.text().partition("[pools.web]\nservers = ")[2].partition("\n")[0])
-    for turn in range(6):
-        site.reload(servers=web[turn % 3 :], more=f'[gateway.routes.r{turn}]\npath = "/r{turn}"\npool = "web"\n')
-        load.more()
-        assert peers(flows) == before
-    assert site.daemon.pids("gateway") + site.daemon.pids("edge") == pids
-    for number, count in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 2)):
-        site.daemon.send(number)
-        until(lambda count=count: len(site.daemon.pids("gateway")) == count, f"{count} workers")
-        load.more()
-        assert peers(flows) == before
-    assert load.failures == []
-
-
 def test_scaling_hands_flows_over_and_loses_no_datagram(site: Site) -> None:
     """The sockets themselves go from worker to worker: what is under way to them meanwhile waits in them."""
     with flowing(site.udp, FLOWS) as flows:
@@ -178,51 +143,6 @@ def test_scaling_hands_flows_over_and_loses_no_datagram(site: Site) -> None:
             flows.more(10)
     assert flows.moved() == []
     assert flows.lost() == []
-
-
-def test_upgrades_and_scaling_lose_no_request_and_no_datagram(site: Site, load: Load) -> None:
-    # The edge can't ask a client to come back: one that never pauses is cut when the time of a drain is over.
-    site.reload(drain="25s")
-    workers = site.daemon.pids("gateway") + site.daemon.pids("edge")
-    with flowing(site.udp, FLOWS) as flows:
-
-        def scale(number: signal.Signals, count: int) -> None:
-            site.daemon.send(number)
-            until(lambda: len(owners(site)) == count, f"{count} workers")
-
-        for turn in (1, 2):
-            done = site.daemon.command("upgrade")
-            assert (done.status, done.out) == (0, ""), done.err
-            load.more()
-            flows.more(10)
-            if turn == 1:
-                scale(signal.SIGTTIN, 3)
-                load.more()
-                scale(signal.SIGTTOU, 2)
-                load.more()
-        until(lambda: len(site.daemon.pids("gateway")) == 2, "the old ones to end")
-    assert load.failures == [], [line for line in site.daemon.lines() if line["event"] == "drain timeout"]
-    assert flows.moved() == []
-    assert flows.lost() == []
-    until(lambda: not set(workers) & {process.pid for process in site.daemon.tree()}, "the first ones to end")
-    assert site.daemon.status()["portway"]["pid"] == site.daemon.pid
-
-
-def test_an_upgrade_lets_a_long_download_come_to_its_end(site: Site) -> None:
-    """Of ten seconds; the old workers have `drain_timeout` for it."""
-    site.reload(drain="20s")
-    size = 400_000
-    with Client(site.edge) as client:
-        client.connection.request("GET", f"/?size={size}&pause=3.4")
-        answer = client.connection.getresponse()
-        received = answer.read(1000)
-        old = set(site.daemon.pids("gateway"))
-        done = site.daemon.command("upgrade")
-        assert done.status == 0, done.err
-        assert set(site.daemon.pids("gateway")) & old, "the one that sends it"
-        received += answer.read()
-    assert received == (b"0123456789abcdef" * size)[:size]
-    until(lambda: not set(site.daemon.pids("gateway")) & old, "the old ones to end")
 
 
 def owners(site: Site) -> dict[str, int]:
@@ -242,24 +162,6 @@ def test_a_bad_file_under_load_changes_nothing(site: Site, load: Load) -> None:
     load.more()
     assert site.daemon.status()["portway"]["generation"] == generation
     assert load.failures == []
-
-
-def test_killed_workers_cost_only_what_they_held(site: Site, load: Load, flows: list[UdpClient]) -> None:
-    before = peers(flows)
-    for tier in ("edge", "gateway"):
-        for pid in site.daemon.pids(tier):
-            os.kill(pid, signal.SIGKILL)
-            until(
-                lambda pid=pid, tier=tier: pid not in (now := site.daemon.pids(tier)) and len(now) == 2, "its successor"
-            )
-            load.more()
-            assert peers(flows) == before
-    assert load.refused == 0
-    # Three clients, four deaths: each can have lost the one request that it had under way, and no more.
-    assert len(load.failures) <= 12, load.failures
-    died = [line for line in site.daemon.lines() if line["event"] == "process died"]
-    assert [line["cause"] for line in died] == ["signal 9 (SIGKILL)"] * 4
-    site.daemon.stop()
 
 
 def test_the_end_under_load_finishes_every_request(site: Site, load: Load) -> None:

@@ -42,7 +42,7 @@ TEMPLATE = """\
 [supervisor]
 workers = 2
 admin = "127.0.0.1:{admin}"
-drain_timeout = "1s"
+drain_timeout = "{drain_timeout}"
 pop = "test1"
 
 [log]
@@ -140,7 +140,7 @@ limits = ["per_user"]
 [gateway.routes.open]
 path = "/open/*"
 pool = "user"
-timeout = "15s"
+timeout = "{open_timeout}"
 
 [pooler]
 server_idle_timeout = "{server_idle_timeout}"
@@ -165,6 +165,8 @@ pool_size = 2
 users = "users.txt"
 """
 DEFAULTS: Mapping[str, Any] = {
+    "drain_timeout": "1s",
+    "open_timeout": "15s",
     "user_balance": "least_connections",
     "user_rate": "100000/s",
     "session_timeout": "60s",
