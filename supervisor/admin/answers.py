@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -33,6 +34,7 @@ class View:
     config: Config
     plane: Plane
     reasons: Sequence[str] = ()
+    holding: Sequence[Mapping[str, Any]] = ()  # what holds up drains, as in the answer of the control socket
 
 
 def answer(method: bytes, target: bytes, view: View) -> Answer:
@@ -51,7 +53,8 @@ def _metrics(view: View) -> Answer:
 
 
 def _status(view: View) -> Answer:
-    return Answer(200, JSON, json.dumps(status.document(view.config, view.plane)).encode() + b"\n")
+    document = {**status.document(view.config, view.plane), "holding": list(view.holding)}
+    return Answer(200, JSON, json.dumps(document).encode() + b"\n")
 
 
 def _health(view: View) -> Answer:

@@ -1,19 +1,20 @@
 """The admin's HTTP server: trio and h11, for scrapers and people; speed is not at stake here, bounds are.
 
-It listens on the socket that the supervisor opened and left in `worker.inherited`. A reload starts it anew on the same
-socket.
+It listens on the socket that the supervisor opened and left in `worker.inherited`.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 import h11
 import trio
 
 from supervisor.admin.answers import TEXT, Answer, View, answer
+from supervisor.ground.orders import Held
 from supervisor.ground.status import version
 from supervisor.ground.tier import Worker
 
@@ -21,6 +22,7 @@ MAX_HEAD = 8 * 1024  # bytes: a scraper sends 300, a browser 2,000
 PATIENCE = 5.0  # seconds for a head to arrive, for an answer to be taken, and for the next request to begin
 MAX_CONNECTIONS = 64  # at once; the next one waits in the queue for one of these to end, 5 s at the latest
 LINGER_READS = 8  # of MAX_HEAD bytes, after a refusal; who sends more gets a reset
+HELD_SECONDS = 3.0  # for which what was told of a drain is shown; it is told anew each second
 RETRY = 0.1  # seconds until accepting is tried again when the process is out of descriptors
 
 Stream = trio.abc.HalfCloseableStream
@@ -28,36 +30,59 @@ Stream = trio.abc.HalfCloseableStream
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError)
 
 
-async def run_admin(worker: Worker, reasons: Sequence[str] = ()) -> None:
-    """Serve until cancelled. `reasons` names the gateway's reason codes for the metrics."""
-    inherited: socket.socket = worker.inherited
-    # A copy: the next start after a reload needs the original.
-    copy = inherited.dup()
-    copy.setblocking(False)
-    slots = trio.Semaphore(MAX_CONNECTIONS)
-    async with trio.open_nursery() as nursery, trio.SocketListener(trio.socket.from_stdlib_socket(copy)) as listener:
-        while True:
-            await slots.acquire()
-            try:
-                stream = await listener.accept()
-            except OSError as error:
-                slots.release()
-                worker.log.warning("admin can't accept", reason=error.strerror)
-                await trio.sleep(RETRY)
-                continue
-            nursery.start_soon(_hold, stream, worker, reasons, slots)
+class Admin:
+    """The service; a reload does not interrupt it, nor a scrape under way. `reasons` names the gateway's reason codes
+    for the metrics."""
+
+    def __init__(self, reasons: Sequence[str] = ()) -> None:
+        self._reasons = reasons
+        self._held: dict[int, tuple[float, Held]] = {}  # by process id, and when it was told (monotonic seconds)
+
+    async def run(self, worker: Worker) -> None:
+        """Serve until cancelled."""
+        listening: socket.socket = worker.inherited
+        listening.setblocking(False)
+        slots = trio.Semaphore(MAX_CONNECTIONS)
+        async with (
+            trio.open_nursery() as nursery,
+            trio.SocketListener(trio.socket.from_stdlib_socket(listening)) as listener,
+        ):
+            while True:
+                await slots.acquire()
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    slots.release()
+                    worker.log.warning("admin can't accept", reason=error.strerror)
+                    await trio.sleep(RETRY)
+                    continue
+                nursery.start_soon(self._hold, stream, worker, slots)
+
+    def receive(self, message: object) -> None:
+        """What holds up the drain of a process."""
+        if isinstance(message, Held):
+            self._held[message.pid] = (time.monotonic(), message)
+
+    def view(self, worker: Worker) -> View:
+        """What there is to be seen now."""
+        fresh = time.monotonic() - HELD_SECONDS
+        self._held = {pid: told for pid, told in self._held.items() if told[0] > fresh}
+        held = sorted((told for _, told in self._held.values()), key=lambda told: told.process)
+        holding = [
+            {"process": told.process, "pid": told.pid, "left": told.left, "holding": list(told.lines)} for told in held
+        ]
+        return View(worker.config, worker.plane, self._reasons, holding)
+
+    async def _hold(self, stream: Stream, worker: Worker, slots: trio.Semaphore) -> None:
+        """One connection, and its place among the 64."""
+        try:
+            async with stream:
+                await serve(stream, worker, lambda: self.view(worker))
+        finally:
+            slots.release()
 
 
-async def _hold(stream: Stream, worker: Worker, reasons: Sequence[str], slots: trio.Semaphore) -> None:
-    """One connection, and its place among the 64."""
-    try:
-        async with stream:
-            await serve(stream, worker, reasons)
-    finally:
-        slots.release()
-
-
-async def serve(stream: Stream, worker: Worker, reasons: Sequence[str] = ()) -> None:
+async def serve(stream: Stream, worker: Worker, view: Callable[[], View]) -> None:
     """Answer the requests of one connection until it ends, is silent for too long, or breaks the protocol."""
     http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     try:
@@ -66,7 +91,6 @@ async def serve(stream: Stream, worker: Worker, reasons: Sequence[str] = ()) -> 
                 request = await _request(stream, http)
             if scope.cancelled_caught or request is None:
                 return
-            view = View(worker.config, worker.plane, reasons)
             given = _given(request, view, worker)
             with trio.fail_after(PATIENCE):
                 await _send(stream, http, request, given)
@@ -94,9 +118,9 @@ async def _request(stream: Stream, http: h11.Connection) -> h11.Request | None:
             return None
 
 
-def _given(request: h11.Request, view: View, worker: Worker) -> Answer:
+def _given(request: h11.Request, view: Callable[[], View], worker: Worker) -> Answer:
     try:
-        return answer(request.method, request.target, view)
+        return answer(request.method, request.target, view())
     except Exception:
         worker.log.exception("admin failed to answer", target=request.target.decode("ascii", "backslashreplace"))
         return Answer(500, TEXT, b"Internal error.\n")

@@ -16,7 +16,7 @@ from typing import Any
 
 import setproctitle
 
-from supervisor.arbiter import access, leap, orphans, pidfile
+from supervisor.arbiter import access, holdings, leap, orphans, pidfile
 from supervisor.arbiter.advice import advice
 from supervisor.arbiter.assignment import Assignment
 from supervisor.arbiter.certificates import Certificates
@@ -37,7 +37,7 @@ from supervisor.arbiter.upgrading import Upgrading
 from supervisor.ground import log, worker
 from supervisor.ground.config import Config
 from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, ReloadWanted, Reopen, Swapped
-from supervisor.ground.service import Service
+from supervisor.ground.service import Resident, Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import close_all
 from supervisor.ground.worker import Birth
@@ -142,6 +142,7 @@ class Daemon:
         self.loop.every(SWEEP, self.sweep)
         self.loop.every(worker.HEARTBEAT, self.beat)
         self.loop.every(LOOK, self.reloading.look)
+        self.loop.every(holdings.SHARE, self.holdings.share)
         if self.notifier.watchdog is not None:
             self.loop.every(self.notifier.watchdog, self.notifier.beat)
         self.loop.on_signals(
@@ -180,7 +181,12 @@ class Daemon:
         name = role.name
         tiers = {tier.name: tier for tier in self.parts.tiers}
         services = {service_name(t, s): run for t, tier in tiers.items() for s, run in tier.services.items()}
-        programs: dict[str, Tier | Service] = {PROBER: self.parts.prober, ADMIN: self.parts.admin, **services, **tiers}
+        programs: dict[str, Tier | Service | Resident] = {
+            PROBER: self.parts.prober,
+            ADMIN: self.parts.admin,
+            **services,
+            **tiers,
+        }
         foreign: list[worker.Closable] = [self.loop, self.notifier, *self.control.foreign()]
         foreign += [self.listeners.activated, *self.listeners.foreign(name)]
         foreign += self.upgrading.foreign()

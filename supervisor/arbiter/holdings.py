@@ -1,4 +1,5 @@
-"""What still holds a drain up: asked of the processes that drain, over the wire, for whoever asks for the status.
+"""What still holds a drain up: asked of the processes that drain, over the wire, for whoever asks for the status, and
+each second for the admin, which may not ask by itself.
 
 Nobody is waited for long: a process that hangs is left out, and says so by that.
 """
@@ -13,10 +14,12 @@ import attrs
 from supervisor.arbiter.children import Child
 from supervisor.arbiter.crew import Crew
 from supervisor.arbiter.loop import Loop, Timer
-from supervisor.ground.orders import Holding, WhatHolds
+from supervisor.arbiter.roles import ADMIN
+from supervisor.ground.orders import Held, Holding, WhatHolds
 from supervisor.plane.layout import ProcessState
 from supervisor.plane.memory import Plane
 
+SHARE = 1.0  # seconds between looks for the admin
 PATIENCE = 0.5  # seconds for all answers; a round of the lane takes milliseconds
 
 Told = Callable[[Sequence[dict[str, Any]]], None]
@@ -54,6 +57,18 @@ class Holdings:
         self._questions[number] = Question({child.pid for child in draining}, told, timer)
         for child in draining:
             self.crew.tell(child, WhatHolds(number))
+
+    def share(self) -> None:
+        """Tell the admin, while anybody drains."""
+        admins = [child for child in self.crew.of(ADMIN) if child.ready and not child.outbox]
+        if admins and any(self._drains(child) for child in self.crew.children.values()):
+            self.ask(lambda answers: self._tell(admins, answers))
+
+    def _tell(self, admins: Sequence[Child], answers: Sequence[dict[str, Any]]) -> None:
+        for admin in admins:
+            for answer in answers if admin.pid in self.crew.children else ():
+                held = Held(answer["process"], answer["pid"], answer["left"], tuple(answer["holding"]))
+                self.crew.tell(admin, held)
 
     def answered(self, child: Child, answer: Holding) -> None:
         """By a process; too late is as good as never."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from supervisor.ground.config import Config, load
-from supervisor.ground.service import Service
+from supervisor.ground.service import Resident, Service
 from supervisor.ground.tier import Tier
 
 
@@ -18,7 +18,7 @@ class Parts:
 
     tiers: Sequence[Tier]
     prober: Service
-    admin: Service
+    admin: Service | Resident
 
     def load(self, path: Path) -> Config:
         """Raises ConfigError."""

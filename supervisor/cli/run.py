@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
 from gateway.errors import REASONS
-from supervisor.admin import run_admin
+from supervisor.admin import Admin
 from supervisor.arbiter import start
 from supervisor.arbiter.parts import Parts
 from supervisor.cli.tiers import TIERS
@@ -16,5 +15,4 @@ from supervisor.prober import run_prober
 def run(options: argparse.Namespace) -> int:
     """Exit code 0 after a drain or an end that was asked for, 1 if it can't start, 2 for a bad configuration."""
     # The admin knows no tier; only the names of the gateway's reason codes are told to it.
-    admin = partial(run_admin, reasons=tuple(REASONS))
-    return start.run(options.config, Parts(TIERS, run_prober, admin))
+    return start.run(options.config, Parts(TIERS, run_prober, Admin(tuple(REASONS))))

@@ -78,6 +78,17 @@ class WhatHolds:
     question: int
 
 
+@message("held")
+@attrs.frozen
+class Held:
+    """For the admin: what holds up the drain of another process, told each second for as long as it drains."""
+
+    process: str  # its title
+    pid: int
+    left: int
+    lines: tuple[str, ...]  # the first `MAX_HELD_LINES`
+
+
 # To the supervisor
 
 
@@ -147,6 +158,6 @@ class Reloaded:
     errors: tuple[str, ...]  # none: the file was taken
 
 
-FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Renew, Reopen, WhatHolds)
+FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Renew, Reopen, WhatHolds, Held)
 MAX_HELD_LINES, MAX_HELD_LINE = 40, 200  # lines, characters; JSON may take six bytes for one, a message has 60 KiB
 MAX_REASON = 2000  # characters of a reason; a message is bounded, and a person reads it

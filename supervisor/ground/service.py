@@ -1,15 +1,15 @@
 """A process that runs one async function instead of a tier's runtime: prober, admin, and the services of tiers.
 
 It looks to the worker like a runtime without listeners. A reload starts the function anew with the new configuration in
-its Worker; a drain ends it. It may take a socket or anything else that was made for it before the fork from
-`worker.inherited`.
+its Worker, but a `Resident` goes on and looks there by itself; a drain ends it. It may take a socket or anything else
+that was made for it before the fork from `worker.inherited`.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import trio
 
@@ -20,6 +20,17 @@ from supervisor.ground.wire import close_all
 Service = Callable[[Worker], Awaitable[None]]
 
 
+@runtime_checkable
+class Resident(Protocol):
+    """A service that reloads don't interrupt, and that takes messages."""
+
+    async def run(self, worker: Worker) -> None:
+        """Until cancelled; `worker.config` is another after each reload."""
+
+    def receive(self, message: Any) -> None:
+        """What came over the wire for it."""
+
+
 class ServiceEnded(Exception):
     """The function returned although nobody asked it to end."""
 
@@ -27,9 +38,10 @@ class ServiceEnded(Exception):
 class ServiceRuntime:
     """The function at work in one process. `run` is a trio task of that process."""
 
-    def __init__(self, worker: Worker, function: Service) -> None:
+    def __init__(self, worker: Worker, service: Service | Resident) -> None:
         self._worker = worker
-        self._function = function
+        self._resident = service if isinstance(service, Resident) else None
+        self._function: Service = service.run if isinstance(service, Resident) else service
         self._scope = trio.CancelScope()
         self._again = False
         self._ending = False
@@ -55,15 +67,18 @@ class ServiceRuntime:
         return config
 
     def commit(self, prepared: Any) -> None:
-        self._again = True
-        self._scope.cancel()
+        if self._resident is None:
+            self._again = True
+            self._scope.cancel()
 
     def renew(self, config: Config) -> None:
         """A service ends no TLS."""
 
     def receive(self, message: Any, descriptors: Iterable[int]) -> None:
-        """A service has no messages; what came by mistake is closed."""
+        """Descriptors are for none of them, and came by mistake."""
         close_all(descriptors)
+        if self._resident is not None:
+            self._resident.receive(message)
 
     def drain(self) -> None:
         self.close()

@@ -34,6 +34,7 @@ from supervisor.ground.orders import (
     MAX_HELD_LINES,
     Abort,
     Commit,
+    Held,
     Holding,
     Prepare,
     Prepared,
@@ -49,7 +50,7 @@ from supervisor.ground.orders import (
 from supervisor.ground.polling import Polling
 from supervisor.ground.pools import Pools
 from supervisor.ground.queues import Room
-from supervisor.ground.service import Service, ServiceRuntime
+from supervisor.ground.service import Resident, Service, ServiceRuntime
 from supervisor.ground.swap import Swap
 from supervisor.ground.tier import Runtime, Tier, Worker
 from supervisor.ground.wire import Letter, Mailbox, Wire, close_all
@@ -86,7 +87,7 @@ class Birth:
     number: int
     column: int
     incarnation: int
-    program: Tier | Service
+    program: Tier | Service | Resident
     config: Config
     plane: Plane
     wire: Wire
@@ -354,6 +355,8 @@ class Process:
                 answer = Holding(question, len(lines), shown)
             case Reopen():
                 self.access.reopen()
+            case Held():
+                self.runtime.receive(order, letter.fds)
         if answer is not None:
             self.worker.mailbox.send(layout.SUPERVISOR, answer)
 

@@ -201,6 +201,9 @@ def test_websockets_are_told_to_go_elsewhere_while_health_checks_have_noticed_fi
             with connect(f"127.0.0.1:{port}"):
                 pass  # still accepted
             until(lambda: running.command("status").out.count("websocket web 127.0.0.1 at work") == 1, "the status", 10)
+            until(lambda: running.status()["holding"], "the admin to be told", 5)
+            (held,) = running.status()["holding"]
+            assert held["holding"] == ["websocket web 127.0.0.1 at work"]
             sock.settimeout(3)
             goes_on.set()
             assert read_until(sock, b"\xe9") == b"lo\x88\x02\x03\xe9", "the frame's end, then 1001"

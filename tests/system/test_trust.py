@@ -181,6 +181,7 @@ def test_what_is_under_way_lives_through_reloads_and_finishes_through_an_upgrade
     thread = threading.Thread(target=download)
     thread.start()
     with connect(site.address("https")) as sock, site.tls.wrap_socket(sock, server_hostname="localhost") as tls:
+        tls.settimeout(2.0 * seconds)
         tls.sendall(b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         assert read_until(tls, b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
         with site.sql() as connection:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from supervisor.admin import server
+from supervisor.admin.answers import answer
+from supervisor.ground.config import Config
+from supervisor.ground.orders import Held
+from supervisor.ground.service import ServiceRuntime
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -33,7 +39,7 @@ async def exchange(worker: Any, *pieces: bytes, eof: bool = True) -> bytes:
 
         async def serve() -> None:
             async with theirs:
-                await server.serve(theirs, worker)
+                await server.serve(theirs, worker, lambda: server.Admin().view(worker))
 
         nursery.start_soon(serve)
         for piece in pieces:
@@ -133,7 +139,7 @@ def test_a_client_that_drips_does_not_last_longer(worker: Any) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drip)
             start = trio.current_time()
-            await server.serve(theirs, worker)
+            await server.serve(theirs, worker, lambda: server.Admin().view(worker))
             assert trio.current_time() - start == pytest.approx(server.PATIENCE)
             nursery.cancel_scope.cancel()
 
@@ -144,7 +150,7 @@ def test_a_client_that_does_not_read_is_let_go(worker: Any) -> None:
     async def test() -> None:
         ours, theirs = trio.testing.lockstep_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, theirs, worker)
+            nursery.start_soon(server.serve, theirs, worker, lambda: server.Admin().view(worker))
             await ours.send_all(REQUEST)
             start = trio.current_time()
         assert trio.current_time() - start == pytest.approx(server.PATIENCE)
@@ -156,7 +162,7 @@ def test_a_client_that_vanishes_is_no_error(worker: Any) -> None:
     async def test() -> None:
         ours, theirs = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, theirs, worker)
+            nursery.start_soon(server.serve, theirs, worker, lambda: server.Admin().view(worker))
             await trio.testing.wait_all_tasks_blocked()
             await theirs.aclose()
         await ours.aclose()
@@ -187,18 +193,45 @@ def inherited(worker: Any, tmp_path: Path) -> Iterator[str]:
         yield path
 
 
-def test_it_serves_the_inherited_socket_again_after_a_reload(worker: Any, inherited: str) -> None:
+def test_a_reload_does_not_cut_a_scrape_under_way(worker: Any, inherited: str, config: Config) -> None:
+    service = ServiceRuntime(worker, server.Admin())
+
     async def test() -> None:
-        for _ in range(2):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.run_admin, worker)
-                async with await trio.open_unix_socket(inherited) as stream:
-                    await stream.send_all(REQUEST)
-                    with trio.fail_after(10):
-                        assert (await stream.receive_some()).endswith(b"ready\n")
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.run)
+            async with await trio.open_unix_socket(inherited) as stream:
+                await stream.send_all(REQUEST[:10])
+                await trio.testing.wait_all_tasks_blocked()
+                worker.config = attrs.evolve(config, supervisor=attrs.evolve(config.supervisor, pop="new"))
+                service.commit(service.prepare(worker.config))
+                await trio.testing.wait_all_tasks_blocked()
+                await stream.send_all(REQUEST[10:])
+                with trio.fail_after(10):
+                    assert (await stream.receive_some()).endswith(b"ready\n")
+                await stream.send_all(REQUEST.replace(b"healthz", b"status"))
+                with trio.fail_after(10):
+                    assert b'"pop": "new"' in await stream.receive_some()
+            service.drain()
 
     trio.run(test)
+
+
+def test_what_holds_a_drain_up_is_shown_for_as_long_as_it_is_told(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(server.time, "monotonic", lambda: now[0])
+    admin = server.Admin()
+    admin.receive(Held("web 2/2", 7, 3, ("x", "y")))
+    admin.receive(Held("web 1/2", 6, 1, ("z",)))
+    admin.receive("something else")
+    assert admin.view(worker).holding == [
+        {"process": "web 1/2", "pid": 6, "left": 1, "holding": ["z"]},
+        {"process": "web 2/2", "pid": 7, "left": 3, "holding": ["x", "y"]},
+    ]
+    now[0] += 2.0
+    admin.receive(Held("web 2/2", 7, 2, ("x",)))
+    now[0] += 2.0
+    page = answer(b"GET", b"/status", admin.view(worker))
+    assert json.loads(page.body)["holding"] == [{"process": "web 2/2", "pid": 7, "left": 2, "holding": ["x"]}]
 
 
 def test_connections_above_the_bound_wait_for_one_to_end(
@@ -208,7 +241,7 @@ def test_connections_above_the_bound_wait_for_one_to_end(
 
     async def test() -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.run_admin, worker)
+            nursery.start_soon(server.Admin().run, worker)
             held = [await trio.open_unix_socket(inherited) for _ in range(2)]
             await trio.testing.wait_all_tasks_blocked()
             async with held[1], await trio.open_unix_socket(inherited) as third:

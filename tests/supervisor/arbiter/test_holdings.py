@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from supervisor.arbiter.holdings import Holdings
-from supervisor.ground.orders import Holding, WhatHolds
+from supervisor.ground.orders import Held, Holding, WhatHolds
 from supervisor.plane.layout import ProcessState
 from supervisor.plane.memory import Plane
 
@@ -33,15 +33,25 @@ class FakeChild:
     pid: int
     column: int
     title: str
+    role: str = "web"
+    ready: bool = True
+    outbox: list[object] = attrs.Factory(list)
 
 
 @attrs.define(eq=False)
 class FakeCrew:
     children: dict[int, FakeChild]
     asked: list[tuple[int, int]] = attrs.Factory(list)
+    held: list[tuple[int, Held]] = attrs.Factory(list)
 
-    def tell(self, child: FakeChild, order: WhatHolds) -> None:
-        self.asked.append((child.pid, order.question))
+    def of(self, name: str) -> list[FakeChild]:
+        return [child for child in self.children.values() if child.role == name]
+
+    def tell(self, child: FakeChild, order: WhatHolds | Held) -> None:
+        if isinstance(order, Held):
+            self.held.append((child.pid, order))
+        else:
+            self.asked.append((child.pid, order.question))
 
 
 @attrs.define(eq=False)
@@ -108,3 +118,37 @@ def test_who_does_not_answer_in_time_is_left_out(scene: Scene) -> None:
     assert [[answer["pid"] for answer in told] for told in scene.told] == [[1]]
     scene.answer(2, 1, "late")
     assert len(scene.told) == 1
+
+
+# -- for the admin
+
+
+@pytest.fixture
+def admin(scene: Scene) -> FakeChild:
+    scene.crew.children[3].role = "admin"
+    return scene.crew.children[3]
+
+
+def test_the_admin_is_told_while_somebody_drains(scene: Scene, admin: FakeChild) -> None:
+    scene.holdings.share()
+    assert scene.crew.asked == []
+    scene.drain(1, 2)
+    scene.holdings.share()
+    scene.answer(1, 1, "a", "b")
+    scene.answer(2)
+    assert scene.crew.held == [
+        (3, Held("web 1/3", 1, 2, ("a", "b"))),
+        (3, Held("web 2/3", 2, 0, ())),
+    ]
+
+
+def test_an_admin_that_hears_nothing_now_or_is_gone_is_told_nothing(scene: Scene, admin: FakeChild) -> None:
+    scene.drain(1)
+    admin.outbox.append(object())
+    scene.holdings.share()
+    assert scene.crew.asked == []
+    admin.outbox.clear()
+    scene.holdings.share()
+    del scene.crew.children[3]
+    scene.answer(1, 1, "a")
+    assert scene.crew.held == []

@@ -51,6 +51,44 @@ def test_a_reload_starts_it_anew_and_a_drain_ends_it() -> None:
     assert seen[-1] == "ended two"
 
 
+class Resident:
+    """A service that goes on."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.heard: list[Any] = []
+
+    async def run(self, worker: Worker) -> None:
+        self.seen.append("began")
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.seen.append(f"ended {worker.config}")
+
+    def receive(self, message: Any) -> None:
+        self.heard.append(message)
+
+
+def test_a_resident_goes_on_through_a_reload_and_hears_messages() -> None:
+    resident, worker = Resident(), FakeWorker()
+    runtime = ServiceRuntime(worker, resident)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runtime.run)
+            await trio.testing.wait_all_tasks_blocked()
+            worker.config = "two"
+            runtime.commit(runtime.prepare(worker.config))  # type: ignore[arg-type]
+            runtime.receive("news", [])
+            await trio.testing.wait_all_tasks_blocked()
+            assert resident.seen == ["began"]
+            runtime.drain()
+
+    trio.run(main)
+    assert resident.seen == ["began", "ended two"]
+    assert resident.heard == ["news"]
+
+
 def test_one_that_ends_by_itself_is_an_error() -> None:
     async def function(worker: Worker) -> None:
         await trio.lowlevel.checkpoint()
