@@ -176,7 +176,7 @@ def test_what_is_under_way_lives_through_reloads_and_finishes_through_an_upgrade
 
     def download() -> None:
         with Client(site.address("https"), site.tls, timeout=2.0 * seconds) as client:
-            body.append(client.get(f"/open/down?size={size}&pause={seconds / 4}").body)
+            body.append(client.get(f"/open/down?size={size}&pause={seconds / 3}").body)
 
     thread = threading.Thread(target=download)
     thread.start()
