@@ -28,7 +28,7 @@ _CACHED: Final = Tier.TOKENS_CACHED
 class Admission:
     """One request. What is JSON is ready for the access log."""
 
-    __slots__ = ("asked", "decision", "identity", "ip", "request_id", "route", "shown", "user")
+    __slots__ = ("asked", "decision", "ip", "request_id", "route", "shown", "span", "user")
 
     def __init__(self) -> None:
         self.route: Route | None = None
@@ -37,8 +37,8 @@ class Admission:
         self.ip = ""  # the client's address, as far as it can be believed
         self.shown = "null"  # the same as JSON
         self.user = "null"  # JSON
-        self.request_id = ""
-        self.identity = b""  # the request id at its beginning, the span id at its end
+        self.request_id = b""
+        self.span = b""
 
     def begin(self, shared: Shared, client: Client) -> None:
         """A new request of this client, of which nothing is known yet."""
@@ -47,7 +47,7 @@ class Admission:
         self.ip = client.ip
         self.shown = client.json
         self.user = "null"
-        self.request_id, self.identity = shared.identities.new()
+        self.request_id, self.span = (shared.identities.ready or shared.identities.more()).pop()
 
     def admit(self, shared: Shared, connection: Connection, here: ListenerPlan, judged: Judged) -> list[bytes]:
         """The head's lines for the server, without the empty one at the end. Raises PeerError if it may not pass."""
@@ -55,7 +55,7 @@ class Admission:
         lane, client = shared.lane, connection.client
         if client.proxy:
             introduced, self.request_id, self.ip = from_proxy(
-                client, host or here.fallback_host, extras or (), here.trusts, self.identity
+                client, host or here.fallback_host, extras or (), here.trusts, (self.request_id, self.span)
             )
             self.shown = f'"{self.ip}"'
         lines = here.decisions.by_host.get(host)
@@ -102,7 +102,7 @@ class Admission:
             out += introduced
         else:
             out.append(client.lines(host or here.fallback_host))
-            out.append(id_lines(self.identity))
+            out.append(id_lines(self.request_id, self.span))
         if route.treatment is not None:
             return route.treatment.apply(self, shared, judged, verified, out)
         return out

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -60,40 +61,36 @@ def element(ip: bytes, scheme: bytes, host: bytes) -> bytes:
 
 
 class Identities:
-    """Names requests: a random id of 128 bits that is the trace id too, and a span id of 64.
+    """Names for requests: a random id of 128 bits that is the trace id too, and a span id of 64, in hexadecimal.
 
-    `new` gives 48 hexadecimal digits, the request id and then the span id, as text and as bytes. They are cut from a
-    block that is drawn at once, for drawing each alone costs twice as much.
+    `ready` is a stock of such pairs to `pop` from; `more` fills it again. Many are drawn at once, for drawing each
+    alone costs twice as much.
     """
 
-    __slots__ = ("_at", "_block", "_bytes", "_random")
+    __slots__ = ("_random", "ready")
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random  # random.Random().randbytes, seeded after the fork
-        self._at = 0
-        self._block = ""
-        self._bytes = b""
+        self.ready: list[tuple[bytes, bytes]] = []
 
-    def new(self) -> tuple[str, bytes]:
-        at = self._at
-        if at >= len(self._block):
-            self._block = self._random(24 * ID_BLOCK).hex()
-            self._bytes = self._block.encode("ascii")
-            at = 0
-        self._at = after = at + 48
-        return self._block[at : at + 32], self._bytes[at:after]
+    def more(self) -> list[tuple[bytes, bytes]]:
+        """The stock, no longer empty."""
+        block = self._random(24 * ID_BLOCK).hex().encode("ascii")
+        self.ready += struct.iter_unpack("32s16s", block)
+        return self.ready
 
 
-def id_lines(identity: bytes) -> bytes:
-    """X-Request-Id and traceparent for what `Identities.new` gave. The trace starts here, so it is sampled."""
-    request_id = identity[:32]
-    return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-01" % (request_id, request_id, identity[32:])
+def id_lines(request_id: bytes, span: bytes) -> bytes:
+    """X-Request-Id and traceparent for such a pair. The trace starts here, so it is sampled."""
+    return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-01" % (request_id, request_id, span)
 
 
 def from_proxy(
-    client: Client, host: bytes, fields: Iterable[Field], trusted: Callable[[str], bool], identity: bytes
-) -> tuple[list[bytes], str, str]:
-    """Lines for the server, the request id and the real client's address, where `client` is a trusted proxy."""
+    client: Client, host: bytes, fields: Iterable[Field], trusted: Callable[[str], bool],
+    identity: tuple[bytes, bytes],
+) -> tuple[list[bytes], bytes, str]:  # fmt: skip
+    """Lines for the server, the request id and the real client's address, where `client` is a trusted proxy.
+    `identity` is the request's id and span, unless the proxy has named it already."""
     given: dict[bytes, list[bytes]] = {}
     for kind, _, detail in fields:
         if kind == FORWARDED:
@@ -107,7 +104,8 @@ def from_proxy(
     if not _HOST(outer_host):
         outer_host = host
     elements = [value for value in given.pop(b"forwarded", []) if value]
-    request_id = _last(given.pop(b"x-request-id", []))
+    request_id, span = identity
+    given_id = _last(given.pop(b"x-request-id", []))
     trace = _last(given.pop(b"traceparent", []))
     state = given.pop(b"tracestate", [])
     lines = [
@@ -116,17 +114,16 @@ def from_proxy(
         b"X-Forwarded-Host: " + outer_host,
         b"Forwarded: " + b", ".join([*elements, element(peer, scheme, host)]),
     ]
-    own = id_lines(identity).split(b"\r\n")
-    if _REQUEST_ID(request_id):
+    own = id_lines(request_id, span).split(b"\r\n")
+    if _REQUEST_ID(given_id):
+        request_id = given_id
         own[0] = b"X-Request-Id: " + request_id
-    else:
-        request_id = identity[:32]
     if _TRACEPARENT(trace):
         own[1] = b"traceparent: " + trace
         lines += [b"tracestate: " + value for value in state]
     lines += own
     lines += [b"%b: %b" % (name, value) for name, values in given.items() for value in values]
-    return lines, request_id.decode("ascii"), nearest_stranger(client.ip, hops, trusted)
+    return lines, request_id, nearest_stranger(client.ip, hops, trusted)
 
 
 def _last(values: Sequence[bytes]) -> bytes:

@@ -34,7 +34,7 @@ def http_date(wall: float) -> bytes:
 
 
 def answer(
-    error: PeerError, request_id: str, wall: float, *, close: bool, head_request: bool = False,
+    error: PeerError, request_id: bytes, wall: float, *, close: bool, head_request: bool = False,
     fields: Iterable[bytes] = (),
 ) -> bytes:  # fmt: skip
     """The whole answer, head and body, for the client: a problem, or what a route says by itself."""
@@ -44,7 +44,7 @@ def answer(
     document = {"type": f"urn:portway:problem:{error.code}", "title": title, "status": status, "code": error.code}
     if error.detail:
         document["detail"] = error.detail
-    document["request_id"] = request_id
+    document["request_id"] = request_id.decode()
     body = json.dumps(document, separators=(",", ":")).encode() + b"\n"
     said = [b"Content-Type: application/problem+json", b"Cache-Control: no-store"]
     if error.status == 405:
@@ -53,7 +53,7 @@ def answer(
 
 
 def _whole(
-    error: PeerError, body: bytes, said: Iterable[bytes], request_id: str, wall: float, close: bool,
+    error: PeerError, body: bytes, said: Iterable[bytes], request_id: bytes, wall: float, close: bool,
     head_request: bool, fields: Iterable[bytes],
 ) -> bytes:  # fmt: skip
     status = error.status
@@ -62,7 +62,7 @@ def _whole(
         b"Date: " + http_date(wall),
         *said,
         *([] if status in (204, 304) else [b"Content-Length: %d" % len(body)]),  # RFC 9110 §8.6
-        b"X-Request-Id: " + request_id.encode(),
+        b"X-Request-Id: " + request_id,
         *error.fields,
         *fields,
     ]

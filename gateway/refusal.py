@@ -38,7 +38,7 @@ async def refuse(
     client: str,
     user: str,
     server: str,
-    request_id: str,
+    request_id: bytes,
     bytes_in: int,
     began_ns: int,
 ) -> bytes | None:

@@ -64,9 +64,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             if not data:
                 connection.busy = False
                 session.deadline = lane.now + patience
-                while (got := recv()) is None:
+                while not stream.readable or (got := recv()) is None:
                     # A connection at rest must not hold what its last request and answer were made of.
-                    out, judged, exchange = [], None, None
+                    out, judged, exchange, got = [], None, None, None
                     request = answer = reply = b""
                     stream.waiter = session
                     await park()
@@ -100,7 +100,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 assert decision is not None
                 flying = route.counters + _FLYING
                 cells[flying] += 1
-                tail = plan.tail % (admission.request_id.encode("ascii") if client.proxy else admission.identity[:32])
+                tail = plan.tail % admission.request_id
                 # Forward: on the express lane if it fits and a connection is there.
                 if flags & _SLOW or total > len(data):
                     exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length,
@@ -124,7 +124,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                         try:
                             sent = upstream.send_nowait(request)
                             if sent == len(request):
-                                while (got := upstream.recv_nowait()) is None:
+                                while not upstream.readable or (got := upstream.recv_nowait()) is None:
                                     await park()
                                 answer = got
                         except OSError:

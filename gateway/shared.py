@@ -75,7 +75,7 @@ class Shared:
         server: str,
         status: int,
         reason: str,
-        request_id: str,
+        request_id: bytes,
         bytes_in: int,
         bytes_out: int,
         began_ns: int,
@@ -102,7 +102,7 @@ class Shared:
                 self._wall = lane.wall
                 self._time = f"{lane.wall:.3f}"
             self.access.write(
-                f'{{"ts":{self._time},"request_id":"{request_id}","client":{client},{asked},'
+                f'{{"ts":{self._time},"request_id":"{request_id.decode()}","client":{client},{asked},'
                 f'{UNDECIDED if route is None else route.log},"server":"{server}","user":{user},"status":{status},'
                 f'"reason":"{reason}","bytes_in":{bytes_in},"bytes_out":{bytes_out},"us":{micros}}}'
             )

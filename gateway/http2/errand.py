@@ -167,9 +167,9 @@ class Errand(Admission):
         """The end of an answer's block: what the gateway itself says."""
         shared = self.link.shared
         if self.link.connection.client.proxy:
-            block = shared.blocks.encode((b"x-request-id: " + self.request_id.encode("ascii"),))
+            block = shared.blocks.encode((b"x-request-id: " + self.request_id,))
         else:
-            block = b"\x00\x0cx-request-id\x20" + self.identity[:32]
+            block = b"\x00\x0cx-request-id\x20" + self.request_id
         if self.plan.served_by:
             block += shared.blocks.lines[self.plan.served_by]
         return block if dated else shared.blocks.lines[shared.date_line()] + block

@@ -181,7 +181,7 @@ class Link:
     def account_fault(self, status: int, code: str) -> None:
         """Something came that was no request, and has to stand somewhere all the same."""
         shared = self.shared
-        request_id, _ = shared.identities.new()
+        request_id, _ = (shared.identities.ready or shared.identities.more()).pop()
         shared.account(self.connection.listener.counters, None, UNREAD, self.connection.client.json, "null", "",
                        status, code, request_id, 0, 0, self.lane.now_ns)  # fmt: skip
 

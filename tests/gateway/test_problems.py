@@ -28,7 +28,7 @@ def parse(data: bytes, method: str = "GET") -> tuple[h11.Response, bytes]:
 
 @pytest.mark.parametrize("code", REASONS)
 def test_every_reason_makes_a_whole_answer(code: str) -> None:
-    response, body = parse(answer(PeerError(code, "some detail"), "id1", 0.0, close=True))
+    response, body = parse(answer(PeerError(code, "some detail"), b"id1", 0.0, close=True))
     document = json.loads(body)
     assert response.status_code == document["status"] == REASONS[code][0]
     assert document["code"] == code
@@ -42,7 +42,7 @@ def test_every_reason_makes_a_whole_answer(code: str) -> None:
 
 def test_fields_of_the_error_are_sent() -> None:
     error = PeerError("limited", close=False, fields=(b"Retry-After: 1",))
-    response, _ = parse(answer(error, "id1", 0.0, close=False, fields=(b"X-Served-By: fra1",)))
+    response, _ = parse(answer(error, b"id1", 0.0, close=False, fields=(b"X-Served-By: fra1",)))
     headers = dict(response.headers)
     assert headers[b"retry-after"] == b"1"
     assert headers[b"x-served-by"] == b"fra1"
@@ -50,7 +50,7 @@ def test_fields_of_the_error_are_sent() -> None:
 
 
 def test_a_head_request_gets_the_head_alone() -> None:
-    response, body = parse(answer(PeerError("no_route"), "id1", 0.0, close=False, head_request=True), "HEAD")
+    response, body = parse(answer(PeerError("no_route"), b"id1", 0.0, close=False, head_request=True), "HEAD")
     assert (response.status_code, body) == (404, b"")
 
 
