@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
-from pooler.messages import HEAD, HEAD_SIZE, parameter_status
+from pooler.messages import HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, Refusal
 from pooler.states import IDLE, MAX_MESSAGE, TERMINATE
@@ -30,6 +30,7 @@ GATHER = 64 * 1024  # bytes: one read
 # What a message means to a client that holds no server: it begins something, or is left over from a COPY.
 _BEGINS, _LATE = 1, 2
 _FIRST = bytes(_BEGINS if kind in b"BCDEFHPQS" else _LATE if kind in b"cdf" else 0 for kind in range(256))
+_READY_BUSY = (READY_IDLE[:-1] + b"T", READY_IDLE[:-1] + b"E")  # ReadyForQuery, in a transaction
 _NEVER = float("inf")
 _unpack = HEAD.unpack_from
 
@@ -164,6 +165,10 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                         else:
                             tail = answer[cut:]
                             answer = answer[:cut]
+                        if statement and out.status != IDLE:
+                            # Instead of the ReadyForQuery: behind it, a client would take the error for a notice.
+                            rest = answer[: -len(READY_IDLE)] if answer.endswith(_READY_BUSY) else answer
+                            raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
                         cut = send(answer)
                         if cut != len(answer):
                             rest = answer[cut:]
@@ -174,15 +179,12 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                             if lane.credit < 0:
                                 await lane.pause()
                             continue
-                if not unsent:
-                    if out.free:
-                        if not sticky:
-                            break
-                        if pool.leaving:
-                            raise shutting_down()
-                        session.deadline = lane.now + pool.settings.client_idle_timeout
-                    elif statement and out.status != IDLE:
-                        raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
+                if not unsent and out.free:
+                    if not sticky:
+                        break
+                    if pool.leaving:
+                        raise shutting_down()
+                    session.deadline = lane.now + pool.settings.client_idle_timeout
                 if rest:
                     rest = rest[send(rest) :]
                     if conn.writable:

@@ -193,7 +193,7 @@ def test_statement_mode_ends_a_transaction(stage: Make) -> None:
     client = playing.client()
     assert client.ask("SELECT 1") == "DCI"
     client.send(query("BEGIN"))
-    assert client.kinds() == "CTE"
+    assert client.kinds() == "CE"  # no ReadyForQuery: behind one, a client takes an error for a notice
     assert playing.client().ask("SELECT 2") == "DCI"
     assert playing.postgres.backends[0].queries[-2:] == ["ROLLBACK", "SELECT 2"]
 
