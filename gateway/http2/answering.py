@@ -20,16 +20,21 @@ DRAIN_PING: Final = b"draining"
 _GREETING: Final = frames.settings(OURS) + frames.window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
 _pack = HEADER.pack
 
+# Streams answered early whose client is not told to stop. They count among those that it may open (MAX_STREAMS)
+# until it has ended them, and one that waits for a word of ours may never do so.
+MAX_UNTOLD: Final = 8
+
 
 class Answering(Receiving):
     """The streams that a client has opened, and what they are answered."""
 
-    __slots__ = ("client_leaves", "draining", "malformed")
+    __slots__ = ("client_leaves", "draining", "malformed", "untold")
 
     def __init__(self) -> None:
         super().__init__(PREFACE_DUE)
         self.output.frames.append(_GREETING)
         self.malformed = 0  # requests that were reset before they were any; for the account
+        self.untold: dict[int, int] = {}  # streams answered early: bytes that the client may still send unasked
         self.draining = False
         self.client_leaves = False  # it has sent a GOAWAY
 
@@ -74,8 +79,29 @@ class Answering(Receiving):
         if state == CLOSED:
             del self.streams[stream.id]
         else:
-            # RFC 9113 §8.1: the answer did not need the rest of the request, so the client need not send it.
-            self.reset(stream, NO_ERROR)
+            # RFC 9113 §8.1: the answer did not need the rest of the request. What its window lets the client send
+            # without a word of ours is on its way, and clients that are told to stop meanwhile (curl 7.88) throw the
+            # answer away; so they are told where they would stop of themselves, and wait.
+            self.close(stream, NO_ERROR)
+            self.was_refused(stream.id)
+            self.untold[stream.id] = stream.recv_window
+            if len(self.untold) > MAX_UNTOLD:
+                self._tell(next(iter(self.untold)))
+
+    def _tell(self, stream_id: int) -> None:
+        del self.untold[stream_id]
+        self.refuse(stream_id, NO_ERROR)
+
+    def came_late(self, stream_id: int, size: int, end: bool) -> None:
+        left = self.untold.get(stream_id)
+        if left is None:
+            return
+        if end:
+            del self.untold[stream_id]
+        elif size < left:
+            self.untold[stream_id] = left - size
+        else:
+            self._tell(stream_id)
 
     def fault(self, stream: Stream, number: int) -> None:
         """The client broke the protocol on this stream alone. Raises ConnectionFault if it does so too often."""

@@ -105,3 +105,4 @@ class Http2Connection(Answering):
         if stream_id not in self.reset_ids:
             raise ConnectionFault(STREAM_CLOSED, "HEADERS for a stream that is closed")
         self.trifle()
+        self.came_late(stream_id, 0, end=True)

@@ -37,6 +37,7 @@ def rst_stream(connection: Endpoint, stream_id: int, flags: int, payload: bytes)
     stream = connection.streams.get(stream_id)
     if stream is None:
         _for_nobody(connection, stream_id)
+        connection.came_late(stream_id, 0, end=True)
     else:
         connection.close(stream, int.from_bytes(payload, "big"))
         connection.news.append(stream)

@@ -137,6 +137,10 @@ class Endpoint:
     def refuse(self, stream_id: int, number: int) -> None:
         """RST_STREAM. What the peer still sends on the stream, not knowing of it, will be ignored."""
         self.output.frames.append(frames.rst_stream(stream_id, number))
+        self.was_refused(stream_id)
+
+    def was_refused(self, stream_id: int) -> None:
+        """What comes on the stream from now on is not looked at."""
         if len(self.reset_ids) >= MAX_RESET_IDS:
             del self.reset_ids[next(iter(self.reset_ids))]
         self.reset_ids[stream_id] = None
@@ -170,6 +174,9 @@ class Endpoint:
             self.failed = number != NO_ERROR
 
     # -- what frames without a stream of their own mean to this end
+
+    def came_late(self, stream_id: int, size: int, end: bool) -> None:
+        """So many bytes of a body came, or its end, on a stream that we have ended."""
 
     def was_reset(self, stream: Stream) -> None:
         """The peer has reset it."""

@@ -175,6 +175,7 @@ class Receiving(Endpoint):
             if stream_id not in self.reset_ids and stream_id <= self.accepts:
                 raise ConnectionFault(STREAM_CLOSED, "DATA for a stream that is closed")
             self.trifle()
+            self.came_late(stream_id, length, bool(flags & END_STREAM))
             return self.credit(length)
         if stream.state not in RECEIVING:
             self.credit(length)

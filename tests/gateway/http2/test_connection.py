@@ -16,7 +16,6 @@ from gateway.http2.errors import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
-    NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAM_CLOSED,
@@ -39,7 +38,7 @@ from gateway.http2.frames import (
 )
 from gateway.http2.receiving import MAX_CONTINUATIONS
 from gateway.http2.settings import CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW
-from gateway.http2.streams import CLOSED, HALF_CLOSED_REMOTE, OPEN
+from gateway.http2.streams import CLOSED, HALF_CLOSED_REMOTE
 from tests.gateway.http2.wire import ENCODER, GET, HELLO, POST, Pair, block, head, read_frames, ready, sent
 
 PIECES = st.sampled_from([1, 7, 1 << 20])
@@ -384,16 +383,3 @@ def test_streams_together_can_hold_no_more_than_the_connections_window() -> None
     with pytest.raises(ConnectionFault) as caught:
         core.receive_data(b"".join(full), 1.0)
     assert caught.value.number == FLOW_CONTROL_ERROR
-
-
-def test_an_answer_before_the_end_of_the_request_ends_both() -> None:
-    core = ready()
-    [stream] = core.receive_data(head(1, POST, end=False) + frames.frame(DATA, 0, 1, b"abc"), 1.0)[:1]
-    assert stream.state == OPEN
-    core.answer(stream, b"\x88", b"body")
-    kinds = [(kind, flags, payload) for kind, flags, _, payload in read_frames(core.data_to_send(1.0))]
-    assert kinds == [(HEADERS, END_HEADERS, b"\x88"), (DATA, END_STREAM, b"body"), (RST_STREAM, 0, b"\0\0\0\0")]
-    assert stream.state == CLOSED
-    assert stream.reset == NO_ERROR
-    core.receive_data(frames.frame(DATA, END_STREAM, 1, b"x" * 100), 1.0)
-    assert core.recv_window + core.unacknowledged == CONNECTION_WINDOW
