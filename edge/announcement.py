@@ -19,7 +19,8 @@ def unique_ids() -> Callable[[], str]:
 
 def announcement(version: str, connection: Connection, unique_id: str) -> bytes:
     """The header of `version`, "v1" or "v2". Version 2 tells in TLVs the server's name that TLS asked for, the protocol
-    if it is known, and an id that is this connection's alone, or was when it came through another proxy."""
+    if it is known, TLS that was ended here, and an id that is this connection's alone, or was when it came through
+    another proxy."""
     assert connection.local is not None
     if version == "v1":
         return proxy.encode_v1(connection.client, connection.local)
@@ -39,5 +40,8 @@ def _tlvs(connection: Connection, unique_id: str) -> dict[int, bytes]:
             told[proxy.TLV_AUTHORITY] = hello.name.encode()
         if len(hello.protocols) == 1:  # of several, the server will choose
             told[proxy.TLV_ALPN] = hello.protocols[0]
+    if connection.tls is not None:
+        what, value = proxy.ssl_tlv(*connection.tls)
+        told[what] = value
     told.setdefault(proxy.TLV_UNIQUE_ID, unique_id.encode())
     return told

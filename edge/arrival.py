@@ -1,34 +1,65 @@
 """What is learnt from a client before a server is picked for it: who it is, and which route it takes.
 
-In this order, as far as the listener asks for it: a PROXY header, the first bytes. What was read and is for the server
-is kept in the connection; whoever carries it sends that first.
+In this order, as far as the listener asks for it: a PROXY header, TLS that ends here, the first bytes. What was read
+and is for the server is kept in the connection; whoever carries it sends that first.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edge.connection import Connection
+from edge.peek.hello import Hello
 from edge.peek.sieve import MAX_PEEKED, End, Verdict
 from edge.plan import Plan
 from supervisor.ground.lane import Overdue, Session
 from supervisor.ground.net.addresses import within
-from supervisor.ground.net.introduction import introduced
+from supervisor.ground.net.introduction import introduced, peeked
+
+if TYPE_CHECKING:
+    from supervisor.ground.net.tls import Acceptor
 
 INTRODUCTION = 5.0  # seconds for a PROXY header: the proxy that sends it is near, and sends it first
+HANDSHAKE = 10.0  # seconds: two round trips, of clients however far
 
 
 class Unrouted(Exception):
     """No route takes the connection."""
 
 
-async def learn(plan: Plan, connection: Connection, session: Session) -> None:
-    """Find out what the listener asks for. Raises Unrouted, PeekError, ProxyError, Overdue, OSError."""
+class HandshakeFailed(Exception):
+    """TLS was not agreed on."""
+
+
+async def learn(plan: Plan, acceptor: Acceptor | None, connection: Connection, session: Session) -> None:
+    """What the listener asks for. Raises Unrouted, PeekError, ProxyError, HandshakeFailed, Overdue, OSError."""
     if within(connection.client[0], plan.table.accept_proxy_protocol):
         session.expire_in(INTRODUCTION)
-        connection.header, connection.first = await introduced(connection.stream)
-        if connection.header.source is not None and connection.header.destination is not None:
-            connection.client, connection.local = connection.header.source, connection.header.destination
+        if acceptor is None:
+            header, connection.first = await introduced(connection.stream)
+        else:
+            header = await peeked(connection.stream)
+        connection.header = header
+        if header.source is not None and header.destination is not None:
+            connection.client, connection.local = header.source, header.destination
+    if acceptor is not None:
+        await _secure(acceptor, connection, session)
     if plan.sieve is not None:
         await _choose(plan, connection, session)
+
+
+async def _secure(acceptor: Acceptor, connection: Connection, session: Session) -> None:
+    """End TLS."""
+    session.expire_in(HANDSHAKE)
+    tls = connection.stream = acceptor.wrap(connection.stream)
+    try:
+        await tls.handshake()
+    except (OSError, Overdue):
+        raise HandshakeFailed from None
+    agreed = tls.alpn()
+    name = (tls.server_name() or b"").decode("ascii", "replace").lower()
+    connection.hello = Hello(name, (agreed,) if agreed else ())
+    connection.tls = (tls.version(), tls.cipher())
 
 
 async def _choose(plan: Plan, connection: Connection, session: Session) -> None:

@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 import attrs
 
 from edge.peek.sieve import covers
-from supervisor.ground.config import Between, Bind, Duration, Network, Problem, Workers, unknown_name
+from supervisor.ground.config import (
+    Between,
+    Bind,
+    CertificateTable,
+    Duration,
+    Network,
+    Problem,
+    Workers,
+    unknown_name,
+    unusable,
+)
 
 _SERVER_NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._\-]*[a-z0-9_])?").fullmatch
 
@@ -35,6 +45,20 @@ class RouteTable:
 
 
 @attrs.frozen(kw_only=True)
+class TlsTable:
+    """[edge.listeners.NAME] tls: TLS 1.2 and 1.3 end here; the first certificate serves clients that name no host."""
+
+    certificates: tuple[CertificateTable, ...]
+    alpn: tuple[str, ...] = ()  # protocols to offer, the preferred first; none: ALPN is not answered
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        for number, protocol in enumerate(self.alpn):
+            if not 0 < len(protocol.encode()) < 256:
+                yield Problem(("alpn", number), "a protocol's name has 1 to 255 bytes")
+        yield from unusable(self.certificates)
+
+
+@attrs.frozen(kw_only=True)
 class ListenerTable:
     """[edge.listeners.NAME]: one port, spread over the servers of a pool, or of several by routes."""
 
@@ -42,6 +66,7 @@ class ListenerTable:
     protocol: Literal["tcp", "udp"] = "tcp"
     pool: str | None = None
     routes: tuple[RouteTable, ...] = ()
+    tls: TlsTable | None = None
     detect_timeout: Duration = Duration(3)  # for the first bytes; who is silent for so long awaits a server's greeting
     accept_proxy_protocol: tuple[Network, ...] = ()  # networks that must send it
     send_proxy_protocol: Literal["off", "v1", "v2"] = "off"
@@ -60,6 +85,8 @@ class ListenerTable:
         if self.protocol == "udp":
             yield from self._streams_only()
         for number, route in enumerate(self.routes):
+            if self.tls is not None and route.detect == "tls":
+                yield Problem(("routes", number, "detect"), "TLS is ended here already; what is told is inside it")
             above = next((at for at, one in enumerate(self.routes[:number]) if covers(one, route)), None)
             if above is not None:
                 yield Problem(("routes", number), f"never reached: route {above} takes all that it would take")
@@ -67,8 +94,9 @@ class ListenerTable:
     def _streams_only(self) -> Iterable[Problem]:
         if self.routes:
             yield Problem(("routes",), "datagrams are not told apart by their first bytes")
-        if self.accept_proxy_protocol:
-            yield Problem(("accept_proxy_protocol",), "is for streams only")
+        for key in ("accept_proxy_protocol", "tls"):
+            if getattr(self, key):
+                yield Problem((key,), "is for streams only")
         if self.send_proxy_protocol == "v1":
             yield Problem(("send_proxy_protocol",), 'version 1 is for streams only; did you mean "v2"?')
 

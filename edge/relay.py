@@ -74,7 +74,10 @@ async def relay(session: Session, connection: Connection, cells: memoryview, at:
                 client.shutdown_write()
         if moved:
             # Another look only where there may be more: a short read has told that there is not.
-            if (client.readable and asking and not up) or (server.readable and answering and not down):
+            # A partial write is no sign of a full socket where TLS takes a record at a time.
+            if ((client.readable if not up else server.writable) and (asking or up)) or (
+                (server.readable if not down else client.writable) and (answering or down)
+            ):
                 reads += 1
                 if reads == READS_A_TURN:
                     reads = 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from edge.announcement import announcement, unique_ids
-from edge.arrival import Unrouted, learn
+from edge.arrival import HandshakeFailed, Unrouted, learn
 from edge.connection import Connection
 from edge.peek.hello import PeekError
 from edge.plan import Plan
@@ -24,13 +24,19 @@ from supervisor.ground.pools import Pool, Server
 from supervisor.ground.queues import Queues
 from supervisor.plane import layout
 
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from supervisor.ground.net.tls import Acceptor
+
 _ACCEPTED, _ACTIVE, _REFUSED = layout.Listener.ACCEPTED, layout.Listener.ACTIVE, layout.Listener.REFUSED
 _CONNECT_FAILURES, _TIMEOUTS, _RESETS = (
     layout.Listener.CONNECT_FAILURES,
     layout.Listener.TIMEOUTS,
     layout.Listener.RESETS,
 )
-_PROTOCOL_ERRORS, _BYTES_IN = layout.Listener.PROTOCOL_ERRORS, layout.Listener.BYTES_IN
+_PROTOCOL_ERRORS, _HANDSHAKE_FAILURES = layout.Listener.PROTOCOL_ERRORS, layout.Listener.HANDSHAKE_FAILURES
+_BYTES_IN = layout.Listener.BYTES_IN
 
 
 @attrs.define(eq=False)
@@ -43,9 +49,27 @@ class TcpListener:
     row: int  # of its counters in this worker's column
     plan: Plan
     queues: Queues
+    base: Callable[[], SSL.Context]  # what its TLS connections begin with
     polled: dict[int, Listening] = attrs.field(factory=dict)
     live: dict[Session, Connection] = attrs.field(factory=dict)
     unique_id: Callable[[], str] = attrs.field(factory=unique_ids)
+
+    _acceptor: Acceptor | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.take(self.plan)
+
+    def take(self, plan: Plan) -> None:
+        """Work by this plan from now on. Can't fail."""
+        self.plan = plan
+        if plan.certificates is None:
+            self._acceptor = None
+        elif self._acceptor is None:
+            from supervisor.ground.net.tls import Acceptor
+
+            self._acceptor = Acceptor(self.base(), plan.certificates)
+        else:
+            self._acceptor.certificates = plan.certificates
 
     def attach(self, slot: int, sock: socket.socket) -> None:
         self.polled[slot] = self.lane.listen(sock, self.accepted)
@@ -78,7 +102,7 @@ class TcpListener:
             if plan.announces:
                 connection.local = sock.getsockname()[:2]
             if plan.asks:
-                await learn(plan, connection, session)
+                await learn(plan, self._acceptor, connection, session)
             if not await self._connect(plan, connection):
                 cells[row + _REFUSED] += 1
                 connection.stream.abort()
@@ -89,6 +113,8 @@ class TcpListener:
         except Unrouted:
             cells[row + _REFUSED] += 1
             connection.stream.abort()
+        except HandshakeFailed:
+            cells[row + _HANDSHAKE_FAILURES] += 1
         except (PeekError, ProxyError):
             cells[row + _PROTOCOL_ERRORS] += 1
             connection.stream.abort()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -23,6 +23,9 @@ from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
 from supervisor.ground.wire import close_all
 from supervisor.plane.flows import Flows, FlowSegment
 from supervisor.plane.layout import Kind
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
 
 NAME = "edge"
 SWEEP_SECONDS = 1.0  # how exactly a UDP session's timeout is kept
@@ -71,7 +74,7 @@ class EdgeRuntime:
             if known is None:
                 self._listeners[name] = self._make(name, made)
             elif isinstance(known, TcpListener):
-                known.plan = made
+                known.take(made)
             else:
                 known.table, known.pool = made.table, made.pools[0]
         for name in self._listeners.keys() - prepared.listeners.keys():
@@ -83,7 +86,11 @@ class EdgeRuntime:
         row = plane.row(Kind.LISTENER, f"{NAME}/{name}")
         cells = plane.counters(Kind.LISTENER, row, worker.column)
         if made.table.protocol == "tcp":
-            return TcpListener(name, lane, plane.cells, cells, made, worker.queues)
+
+            def base() -> SSL.Context:
+                return worker.base_context(name, plan.alpn(made.table))
+
+            return TcpListener(name, lane, plane.cells, cells, made, worker.queues, base)
 
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)
@@ -91,7 +98,10 @@ class EdgeRuntime:
         return UdpListener(name, lane, plane.cells, cells, made.table, made.pools[0], segment, self._handover.give)
 
     def renew(self, config: Config) -> None:
-        """The edge ends no TLS."""
+        for name, table in _table(config).listeners.items():
+            listener = self._listeners.get(name)
+            if isinstance(listener, TcpListener) and listener.plan.table.tls != table.tls:
+                listener.take(attrs.evolve(listener.plan, table=table, certificates=plan.certificates(table)))
 
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
         """UDP sessions of a slot that was another worker's."""
@@ -145,6 +155,16 @@ def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
     return ()
 
 
+def _inherit(config: Config) -> Mapping[str, SSL.Context]:
+    """The contexts whose ticket keys all workers share: they must be older than the first fork."""
+    listeners = [(name, table) for name, table in _table(config).listeners.items() if table.tls is not None]
+    if not listeners:
+        return {}
+    from supervisor.ground.net.tls import base_context
+
+    return {name: base_context(plan.alpn(table)) for name, table in listeners}
+
+
 _start: Callable[[Worker], EdgeRuntime] = EdgeRuntime
 
-TIER = Tier(name=NAME, table=EdgeTable, listeners=_listeners, rows=_rows, start=_start)
+TIER = Tier(name=NAME, table=EdgeTable, listeners=_listeners, rows=_rows, start=_start, inherit=_inherit)

@@ -28,6 +28,7 @@ from supervisor.ground.config import (
     Rate,
     Secret,
     Workers,
+    unusable,
 )
 
 Algorithm = Literal[
@@ -58,16 +59,7 @@ class TlsTable:
     certificates: tuple[CertificateTable, ...]
 
     def problems(self, config: Any) -> Iterable[Problem]:
-        # Imported here: OpenSSL is loaded only where TLS is asked for.
-        from supervisor.ground.net.tls import KeyPair, certificate_context
-
-        if not self.certificates:
-            yield Problem(("certificates",), "at least one certificate is needed")
-        for number, one in enumerate(self.certificates):
-            try:
-                certificate_context(KeyPair(one.cert.data, one.key.data))
-            except ValueError as error:
-                yield Problem(("certificates", number), str(error))
+        return unusable(self.certificates)
 
 
 @attrs.frozen(kw_only=True)

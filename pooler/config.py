@@ -20,6 +20,7 @@ from supervisor.ground.config import (
     Secret,
     Workers,
     unknown_name,
+    unusable,
 )
 from supervisor.plane.layout import TABLES, Kind
 
@@ -35,16 +36,7 @@ class TlsTable:
     required: bool = False  # refuse clients that do not ask for TLS
 
     def problems(self, config: Any) -> Iterable[Problem]:
-        # Imported here: OpenSSL is loaded only where TLS is asked for.
-        from supervisor.ground.net.tls import KeyPair, certificate_context
-
-        if not self.certificates:
-            yield Problem(("certificates",), "at least one certificate is needed")
-        for number, one in enumerate(self.certificates):
-            try:
-                certificate_context(KeyPair(one.cert.data, one.key.data))
-            except ValueError as error:
-                yield Problem(("certificates", number), str(error))
+        return unusable(self.certificates)
 
 
 @attrs.frozen(kw_only=True)

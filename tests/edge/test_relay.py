@@ -108,6 +108,19 @@ def test_a_slow_reader_slows_its_writer(between: Between) -> None:
     assert received == sent
 
 
+def test_who_takes_little_at_a_time_gets_all_of_it(between: Between, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = MemoryConn.send_nowait
+
+    def a_record(conn: MemoryConn, data: bytes | memoryview) -> int:
+        """As TLS: part of it, and still writable."""
+        return whole(conn, data[:100])
+
+    monkeypatch.setattr(MemoryConn, "send_nowait", a_record)
+    between.server.writable = True
+    whole(between.server, bytes(10_000))
+    assert len(between.taken(between.client)) == 10_000
+
+
 def test_a_slow_direction_does_not_stop_the_other(between: Between) -> None:
     between.client.writable = True
     while between.client.send_nowait(bytes(64 * KIB)):

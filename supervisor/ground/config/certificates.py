@@ -5,7 +5,7 @@ Whether a pair can be used at all is the `problems` of the table that holds it; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path as FilePath
 from typing import Any
@@ -43,6 +43,20 @@ class CertificateTable:
             days = (ends - now).days
             left = f"in {days} days" if days > 1 else "in a day" if days else "within a day"
             yield Problem(("cert",), f"the certificate expires {left}, on {ends:%Y-%m-%d}")
+
+
+def unusable(pairs: Sequence[CertificateTable]) -> Iterable[Problem]:
+    """What is wrong with the pairs that the key `certificates` of a table lists."""
+    # Imported here: OpenSSL is loaded only where TLS is asked for.
+    from supervisor.ground.net.tls import KeyPair, certificate_context
+
+    if not pairs:
+        yield Problem(("certificates",), "at least one certificate is needed")
+    for number, one in enumerate(pairs):
+        try:
+            certificate_context(KeyPair(one.cert.data, one.key.data))
+        except ValueError as error:
+            yield Problem(("certificates", number), str(error))
 
 
 def certificates(config: Any) -> Iterator[tuple[Path, CertificateTable]]:

@@ -86,6 +86,10 @@ class TlsConn(Conn):
     def version(self) -> str:
         return self._ssl.get_protocol_version_name()
 
+    def cipher(self) -> str:
+        """The cipher suite, as OpenSSL calls it."""
+        return self._ssl.get_cipher_name() or ""
+
     def recv_nowait(self, size: int = RECORD) -> bytes | None:
         """At most a record. None: nothing is known to be there; whatever is will make an event."""
         if not self.readable:
