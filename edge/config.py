@@ -23,6 +23,8 @@ from supervisor.ground.config import (
 
 _SERVER_NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._\-]*[a-z0-9_])?").fullmatch
 
+_NOT_PLAIN = "the edge passes bytes as they are: a pool with tls or protocol is for the gateway"
+
 
 @attrs.frozen(kw_only=True)
 class RouteTable:
@@ -36,6 +38,8 @@ class RouteTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
+        elif not config.pools[self.pool].speaks_plainly:
+            yield Problem(("pool",), _NOT_PLAIN)
         if self.sni is not None and not _SERVER_NAME(self.sni):
             yield Problem(("sni",), 'a name in lower case such as "db.example.com" or "*.example.com"')
         if self.alpn is not None and not 0 < len(self.alpn.encode()) < 256:
@@ -80,6 +84,8 @@ class ListenerTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.pool is not None and self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
+        elif self.pool is not None and not config.pools[self.pool].speaks_plainly:
+            yield Problem(("pool",), _NOT_PLAIN)
         if (self.pool is None) is not bool(self.routes):
             yield Problem((), "exactly one of pool and routes is needed")
         if self.protocol == "udp":

@@ -42,6 +42,7 @@ DATE: Final = 5
 
 _KINDS: Final = {
     **dict.fromkeys(HOP_BY_HOP, DROPPED),
+    b"te": DROPPED,
     b"upgrade": DROPPED,
     b"x-served-by": DROPPED,
     b"content-length": LENGTH,

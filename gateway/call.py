@@ -193,9 +193,7 @@ class Http1Call:
                 chunked = bool(flags & CHUNKED) and not bodiless
                 self._body = answer_body(0 if bodiless else length, chunked)
                 self._reusable = not flags & (CLOSE | OLD) and (bodiless or length >= 0 or chunked)
-                if status == 204:  # RFC 9110 §8.6
-                    lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
-                messages.append(Head(status, lines, length, dated, bodiless))
+                messages.append(Head(status, lines, length, dated, bodiless, self._body.done))
                 return data
             if status == 101:
                 messages.append(Switch(lines, data))

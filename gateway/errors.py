@@ -55,6 +55,8 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         # These two are no errors: a route answers by itself, with whatever status it says.
         "redirected": (308, "Redirected"),
         "responded": (200, "Answered by the route"),
+        # Numbers in the plane go by this order, so what is new stands at the end.
+        "tls_failed": (502, "TLS with the server failed"),
     }
 )
 

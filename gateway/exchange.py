@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from gateway.call import Call, Http1Call
+from gateway.calling import Calling
 from gateway.connection import Connection
 from gateway.decisions import Decision
 from gateway.errors import PeerError
@@ -26,6 +27,7 @@ from gateway.framing import Body
 from gateway.messages import Content, Head, Interim, Lost, Message, Switch
 from gateway.patience import Patience
 from gateway.plan import Route
+from gateway.retries import MAX_REFUSED
 from gateway.shared import Shared
 from gateway.tunnel import Farewell, tunnel
 from supervisor.ground.lane import Overdue, park
@@ -37,7 +39,11 @@ _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
 class _Again(Exception):
-    """The kept connection was stale: the same on a fresh one."""
+    """The same once more, after so many seconds."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__(pause)
+        self.pause = pause
 
 
 class Exchange(ABC):
@@ -65,11 +71,14 @@ class Exchange(ABC):
         self.reusable = False
         self.server_name = ""
         self._picked: Server | None = None
-        self._payload: bytes | None = payload  # to send again on a fresh connection; None once that can't be
+        self._calling = Calling(shared, route, payload, body, flags, decision.head)
+        self._replayable = True  # the request can be sent again: nothing is gone that is not in the payload
         self._to_client: bytes | memoryview = b""
         self._upload = not body.done  # the request body goes on
         self._interim = False  # the client has heard a 1xx
         self._stale = False  # the kept connection was: the next is a fresh one
+        self._refusals = 0  # tries that a server did not process
+        self._failed: tuple[Server, ...] = ()  # servers whose tries have failed
         self._ended = False  # the answer is complete
         self._tunnel: Switch | None = None
         self._patience = Patience(self.lane.now, route.timeout, route.idle_timeout)
@@ -85,7 +94,7 @@ class Exchange(ABC):
         if upstream is None:
             self._picked = server
             return
-        call = self._http1_call(server, upstream, True)
+        call = self._calling.http1(server, upstream, True)
         call.take_over(sent, answer)
         self.call, self.server_name = call, server.name
 
@@ -97,7 +106,11 @@ class Exchange(ABC):
                     await self._connect()
                 try:
                     await self._pump()
-                except _Again:
+                except _Again as again:
+                    self._let_go()
+                    if again.pause:
+                        self.session.expire_in(self._patience.left(self.lane.now) + again.pause)
+                        await self.lane.sleep(again.pause)
                     continue
                 except PeerError as error:
                     if error.code == "client_timeout":
@@ -143,31 +156,29 @@ class Exchange(ABC):
     # -- connecting
 
     async def _connect(self) -> None:
-        """A kept connection if there is one and it was not just found stale, else a fresh one."""
-        upstreams = self.shared.upstreams
-        server, self._picked = self._picked, None
-        if server is None:
-            server = self.route.pool.pick(self.ip)
-        stack = upstreams.idle.get(server) if server is not None and not self._stale else None
-        if server is not None and stack:
-            server.started()
-            self.call = self._http1_call(server, stack.pop()[0], True)
-        else:
-            left = self._patience.left(self.lane.now)
-            server, conn = await upstreams.open(self.route.pool, self.ip, server, left)
-            self.call = self._http1_call(server, conn, False)
-        self.server_name = server.name
+        """Begin a try."""
+        first, self._picked = self._picked, None
+        left = self._patience.left(self.lane.now)
+        self.call = call = await self._calling.call(self.ip, left, first, fresh=self._stale, exclude=self._failed)
+        self.server_name = call.server.name
 
-    def _http1_call(self, server: Server, conn: Any, kept: bool) -> Http1Call:
-        assert self._payload is not None
-        return Http1Call(self.shared, server, conn, kept, self._payload, self.body, self.decision.head)
-
-    def _try_again(self, call: Call) -> None:
-        """A connection broke before its answer: raises _Again if the same may go out once more."""
-        if call.kept and not call.heard and self._payload is not None and (self.decision.idempotent or not call.sent):
-            self._let_go()
+    def _try_again(self, call: Call, *, unprocessed: bool = False) -> None:
+        """A try has failed: raises _Again if there is to be another."""
+        if not self._replayable or self.status or self._interim:
+            return
+        if unprocessed:
+            self._refusals += 1
+            if self._refusals <= MAX_REFUSED:
+                raise _Again
+        idempotent = self.decision.idempotent
+        if call.kept and not call.heard and not (unprocessed or self._stale) and (idempotent or not call.sent):
             self._stale = True
             raise _Again
+        retries = self.route.retries
+        if retries.allow(len(self._failed) + 1, idempotent, self.lane.now):
+            call.server.failed(self.lane.now_ns)
+            self._failed = (*self._failed, call.server)
+            raise _Again(retries.pause(len(self._failed)))
 
     async def _pump(self) -> None:
         lane, call = self.lane, self.call
@@ -223,16 +234,17 @@ class Exchange(ABC):
     def _send_body(self, content: bytes, trailers: Sequence[bytes] | None) -> None:
         """A piece of the body's content; with trailers, the last."""
         assert self.call is not None
-        self._payload = None
+        self._replayable = False
         self._upload = trailers is None
         self.call.send(content, trailers)
 
     def _write_server(self, call: Call) -> bool:
         moved = call.write()
         if call.refused:
-            self._try_again(call)
+            if not call.heard:
+                self._try_again(call)
             self._upload = False
-        elif moved and self._payload is None:
+        elif moved and not self._replayable:
             self._patience.server_moved(self.lane.now)
         return moved
 
@@ -241,8 +253,9 @@ class Exchange(ABC):
     def _read_answer(self, call: Call) -> bool:
         try:
             messages = call.receive()
-        except Lost:
-            self._try_again(call)
+        except Lost as loss:
+            if not call.heard:
+                self._try_again(call, unprocessed=loss.unprocessed)
             raise
         if messages is None:
             return False
@@ -254,6 +267,10 @@ class Exchange(ABC):
         if isinstance(message, Content):
             self._say(self._content(message.data))
         elif isinstance(message, Head):
+            if message.status in self.route.retries.statuses:
+                self._try_again(call)
+            if message.status == 204:  # RFC 9110 §8.6
+                message.lines[:] = [one for one in message.lines if not one.lower().startswith(b"content-length:")]
             if self.route.answer_edits is not None:
                 message = attrs.evolve(message, lines=self.route.answer_edits.apply(message.lines))
             if not message.dated:

@@ -29,6 +29,7 @@ AUTHORIZATION: Final = 7  # detail: Bearer
 FORWARDED: Final = 8  # detail: (name, value); believed from trusted peers alone
 DROPPED: Final = 9  # detail: None
 WANTED: Final = 10  # detail: (name, value); forwarded, and a route or a limit looks at it
+TE: Final = 11  # detail: whether the client takes trailers
 
 # Flags of a head; the guard adds its own to those of Connection.
 CLOSE: Final = 1
@@ -41,6 +42,7 @@ CONTINUE: Final = 64
 OLD: Final = 128  # HTTP/1.0
 FROM_PROXY: Final = 256  # fields of kind FORWARDED are there
 LOOK: Final = 512  # fields of kind WANTED are there
+TRAILERS: Final = 1024  # it takes trailers
 
 MAX_LENGTH_DIGITS: Final = 15  # a petabyte; h11 takes 20, many servers overflow at 19
 MAX_NAME: Final = 256  # bytes; names in use have under 50
@@ -55,7 +57,7 @@ _CANONICAL: Final = bytes.maketrans(b"_.", b"--")
 
 # RFC 9110 §7.6.1 and what clients add to it: they speak about this hop alone.
 HOP_BY_HOP: Final = frozenset({
-    b"keep-alive", b"proxy-connection", b"te", b"trailer", b"proxy-authenticate", b"proxy-authorization",
+    b"keep-alive", b"proxy-connection", b"trailer", b"proxy-authenticate", b"proxy-authorization",
     b"http2-settings",
 })  # fmt: skip
 # What a proxy in front may say about the client. Everything else that begins with x-forwarded- goes with them.
@@ -65,7 +67,7 @@ FROM_PROXIES: Final = frozenset({
 })  # fmt: skip
 SPECIAL: Final = {
     b"host": HOST, b"content-length": LENGTH, b"transfer-encoding": CODING, b"connection": CONNECTION,
-    b"upgrade": UPGRADE, b"expect": EXPECT, b"authorization": AUTHORIZATION,
+    b"upgrade": UPGRADE, b"expect": EXPECT, b"authorization": AUTHORIZATION, b"te": TE,
 }  # fmt: skip
 ALWAYS_IDENTITY: Final = frozenset({b"x-user-id"})  # behind the gateway it means verified, whatever the routes say
 
@@ -187,6 +189,8 @@ def _special(name: bytes, value: bytes, forward: bytes) -> Field:
         return CONNECTION, forward, _connection(value)
     if name == b"upgrade":
         return UPGRADE, forward, value.lower()
+    if name == b"te":
+        return TE, forward, b"trailers" in list_of(value)
     if name == b"expect":
         if value.lower() != b"100-continue":
             raise PeerError("expectation_unknown", "the only expectation known here is 100-continue")
@@ -207,7 +211,7 @@ def _connection(value: bytes) -> tuple[int, frozenset[bytes]]:
             flags |= KEEP_ALIVE
         elif option == b"upgrade":
             flags |= WANTS_UPGRADE
-        elif option not in HOP_BY_HOP:
+        elif option != b"te" and option not in HOP_BY_HOP:
             names.add(option)
             flags |= NAMED
     return flags, frozenset(names)

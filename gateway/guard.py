@@ -31,6 +31,8 @@ from gateway.fields import (
     LOOK,
     NAMED,
     OLD,
+    TE,
+    TRAILERS,
     UPGRADE,
     WANTED,
     WANTS_UPGRADE,
@@ -194,6 +196,8 @@ class Guard:
                     extras = [*(extras or ()), field]
                 elif kind == EXPECT:
                     flags |= CONTINUE
+                elif kind == TE:
+                    flags |= TRAILERS if detail else 0
                 elif kind == UPGRADE and detail == b"websocket":
                     # Other protocols are not offered, and an Upgrade that is not taken is ignored (RFC 9110 §7.8):
                     # passing h2c on would open a channel behind the guard's back.

@@ -43,7 +43,9 @@ class Http1Exchange(Exchange):
 
     def _head(self, head: Head) -> bytes:
         lines, old = head.lines, bool(self.flags & OLD)
-        unbounded = not head.bodiless and head.length < 0
+        unbounded = not head.bodiless and head.length < 0 and not head.ends
+        if head.ends and head.length < 0 and not head.bodiless:
+            lines.append(b"Content-Length: 0")
         # What the client has not sent of its body can't be told from its next request, once we stop reading it.
         closing = (
             not self.body.done

@@ -16,9 +16,10 @@ from gateway.connection import Connection
 from gateway.forwarded import Client
 from gateway.http2.session import serve as serve_http2
 from gateway.http2.session import spoken_http2
-from gateway.plan import HTTP2, ListenerPlan, Plan, alpn
+from gateway.plan import ListenerPlan, Plan, alpn
 from gateway.session import HEAD_SECONDS, serve
 from gateway.shared import Shared
+from gateway.transport import HTTP2
 from supervisor.ground.lane import Listening, Overdue, Session
 from supervisor.ground.net import proxy
 from supervisor.ground.net.addresses import plain_address

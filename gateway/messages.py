@@ -23,13 +23,15 @@ class Interim:
 
 @attrs.frozen
 class Head:
-    """The final answer's head. `length` is -1 where none is given; `bodiless`: no content follows, whatever it says."""
+    """The final answer's head. `length` is -1 where none is given; `bodiless`: no content follows, whatever it says;
+    `ends`: nothing at all does."""
 
     status: int
     lines: list[bytes]
     length: int
     dated: bool
     bodiless: bool
+    ends: bool
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import PeerError
+from gateway.transport import Transport
 from supervisor.ground.lane import Overdue
 from supervisor.ground.pools import Pool
 
@@ -23,10 +24,11 @@ MAX_ANSWER: Final = 1 << 20  # bytes read of an answer, so that its server meets
 class Mirror:
     """The mirror of one route. `share` of the requests are copied, from 0 to 1; `timeout` in seconds bounds a copy."""
 
-    __slots__ = ("_copies", "_pool", "_share", "_timeout")
+    __slots__ = ("_copies", "_pool", "_share", "_timeout", "_transport")
 
-    def __init__(self, pool: Pool, share: float, timeout: float) -> None:
+    def __init__(self, pool: Pool, transport: Transport, share: float, timeout: float) -> None:
         self._pool = pool
+        self._transport = transport
         self._share = share
         self._timeout = timeout
         self._copies = 0
@@ -43,7 +45,7 @@ class Mirror:
         lane = shared.lane
         server, upstream = None, None
         try:
-            server, upstream = await shared.upstreams.open(self._pool, ip, within=self._timeout)
+            server, upstream, _ = await shared.upstreams.open(self._pool, self._transport, ip, within=self._timeout)
             upstream.on_idle = None
             lane.current.expire_in(self._timeout)
             await upstream.send(request)

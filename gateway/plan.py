@@ -20,9 +20,11 @@ from gateway.guard import Guard
 from gateway.limits import Limit, bind, split
 from gateway.mirror import Mirror
 from gateway.replies import FixedReply
+from gateway.retries import Retries
 from gateway.route_tables import RouteTable
 from gateway.routes import Router
 from gateway.tokens import Verifier
+from gateway.transport import HTTP1, HTTP2, Transport, transport
 from gateway.treatments import Split, SplitBy, Treatment
 from supervisor.ground.config import Config
 from supervisor.ground.net.addresses import within
@@ -33,8 +35,6 @@ from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
 NAME: Final = "gateway"
-HTTP2: Final = b"h2"
-HTTP1: Final = b"http/1.1"
 
 
 @attrs.define(eq=False)
@@ -43,13 +43,15 @@ class Route:
 
     name: str
     log: str  # members of the log line's JSON object
-    pool: Pool  # of a route that answers by itself it is never looked at
+    pool: Pool  # of a route that answers by itself it is never looked at, nor what goes with it
+    transport: Transport  # how the pool's servers are spoken to
     verifier: Verifier | None
     before: tuple[Limit, ...]  # limits that need no identity
     after: tuple[Limit, ...]
     forward_token: bool
     timeout: float  # for an answer, over all tries
     idle_timeout: float  # between the pieces of an answer
+    retries: Retries
     max_body: int | None
     counters: int  # base of its cells
     treatment: Treatment | None
@@ -82,6 +84,7 @@ class Plan:
 
     guard: Guard
     routes: Mapping[str, Route]
+    transports: Mapping[str, Transport]  # by pool
     listeners: Mapping[str, ListenerPlan]
     served_by: bytes  # the X-Served-By line, or b""
     tail: bytes  # the end of every answer's head, beginning with the CRLF before it: a template for the request id
@@ -108,27 +111,32 @@ def make(
         ]
         return split(bound)
 
+    transports = {name: transport(one) for name, one in config.pools.items()}
+
     def route(name: str, table: RouteTable) -> Route:
         before, after = limits(name, table.limits)
+        counters = cells(Kind.ROUTE, name)[1]
         headers = table.response_headers
         changes = None if headers is None else edits(headers.set_, headers.add, headers.remove)
         plain = Route(
             name=name,
             log=_log(name, table.pool),
             pool=cast("Pool", None) if table.pool is None else pools[table.pool],
+            transport=cast("Transport", None) if table.pool is None else transports[table.pool],
             verifier=None if table.auth is None else verifiers[table.auth],
             before=before,
             after=after,
             forward_token=table.forward_token,
             timeout=float(table.timeout),
             idle_timeout=float(table.idle_timeout),
+            retries=Retries(table.retries, lambda: plane.cells[counters]),
             max_body=None if table.max_body is None else int(table.max_body),
-            counters=cells(Kind.ROUTE, name)[1],
+            counters=counters,
             treatment=None,
             recall=(answers if changes is None else EditedAnswerReader(changes)).recall,
             answer_edits=changes,
         )
-        plain.treatment = _treatment(plain, table, pools)
+        plain.treatment = _treatment(plain, table, pools, transports)
         return plain
 
     routes = {name: route(name, one) for name, one in table.routes.items()}
@@ -139,6 +147,7 @@ def make(
     return Plan(
         guard=Guard(_identity(table), _wanted(table)),
         routes=routes,
+        transports=transports,
         listeners={name: _listener(name, listener, router, targets) for name, listener in table.listeners.items()},
         served_by=served_by,
         tail=b"\r\nX-Request-Id: %b\r\n" + (served_by + b"\r\n\r\n" if served_by else b"\r\n"),
@@ -150,17 +159,21 @@ def _log(route: str, pool: str | None) -> str:
     return f'"route":{json.dumps(route)},"pool":{json.dumps(pool)}'
 
 
-def _treatment(route: Route, table: RouteTable, pools: Mapping[str, Pool]) -> Treatment | None:
+def _treatment(
+    route: Route, table: RouteTable, pools: Mapping[str, Pool], transports: Mapping[str, Transport]
+) -> Treatment | None:  # fmt: skip
     """None for a route that only forwards."""
     headers, mirror = table.request_headers, table.mirror
     host = table.rewrite.host if table.rewrite is not None else None
     treatment = Treatment(
         max_body=route.max_body,
         reply=_reply(table),
-        split=_split(route, table, pools),
+        split=_split(route, table, pools, transports),
         host=b"" if host is None else b"Host: " + host.encode("ascii"),
         edits=None if headers is None else edits(headers.set_, headers.add, headers.remove),
-        mirror=None if mirror is None else Mirror(pools[mirror.pool], float(mirror.percent), route.timeout),
+        mirror=None
+        if mirror is None
+        else Mirror(pools[mirror.pool], transports[mirror.pool], float(mirror.percent), route.timeout),
     )
     return None if treatment == Treatment() else treatment
 
@@ -177,7 +190,9 @@ def _reply(table: RouteTable) -> FixedReply | None:
     return None
 
 
-def _split(route: Route, table: RouteTable, pools: Mapping[str, Pool]) -> Split | None:
+def _split(
+    route: Route, table: RouteTable, pools: Mapping[str, Pool], transports: Mapping[str, Transport]
+) -> Split | None:  # fmt: skip
     shares = [share for share in table.split if share.weight]
     if not shares:
         return None
@@ -186,7 +201,12 @@ def _split(route: Route, table: RouteTable, pools: Mapping[str, Pool]) -> Split 
         by=by if table.split_by is None else SplitBy(table.split_by),
         salt=route.name.encode(),
         bounds=tuple(accumulate(share.weight for share in shares)),
-        routes=tuple(attrs.evolve(route, pool=pools[share.pool], log=_log(route.name, share.pool)) for share in shares),
+        routes=tuple(
+            attrs.evolve(
+                route, pool=pools[share.pool], transport=transports[share.pool], log=_log(route.name, share.pool)
+            )
+            for share in shares
+        ),
     )
 
 

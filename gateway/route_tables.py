@@ -148,6 +148,19 @@ class MirrorTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
+        elif config.pools[self.pool].protocol in ("h2", "h2c"):
+            yield Problem(("pool",), "copies are sent by HTTP/1.1")
+
+
+@attrs.frozen(kw_only=True)
+class RetryTable:
+    """[gateway.routes.NAME] retries: requests that a server has failed to answer, tried on another."""
+
+    attempts: Annotated[int, Between(0, 10)] = 1  # after the first
+    backoff: Duration = Duration(0.025)  # before the first of them; doubled each time, with jitter
+    budget: Percent = Percent(0.2)  # of the route's requests, in one worker
+    statuses: tuple[Annotated[int, Between(400, 599)], ...] = ()  # answers that count as failures
+    all_methods: bool = False  # requests of this route may be repeated whatever their method
 
 
 @attrs.frozen(kw_only=True)
@@ -167,6 +180,7 @@ class RouteTable:
     limits: tuple[str, ...] = ()
     timeout: Duration = Duration(15)  # for an answer to begin, over all tries
     idle_timeout: Duration = Duration(60)  # between two pieces of an answer
+    retries: RetryTable = RetryTable()
     max_body: Size | None = None
     rewrite: RewriteTable | None = None
     redirect: RedirectTable | None = None

@@ -7,12 +7,14 @@ contain anything (paths, users) comes here already as JSON, made once where it i
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final
 
 from gateway.answers import AnswerReader
 from gateway.errors import REASONS
 from gateway.forwarded import Identities
 from gateway.http2.blocks import BlockEncoder
+from gateway.http2.trunks import Trunks
 from gateway.plan import Route
 from gateway.problems import http_date
 from gateway.upstreams import Upstreams
@@ -36,12 +38,13 @@ class Shared:
 
     __slots__ = (
         "_date", "_second", "_time", "_wall", "access", "admit", "answers", "blocks", "cells", "identities", "lane",
-        "no_route", "tier", "upstreams",
+        "no_route", "tier", "trunks", "upstreams",
     )  # fmt: skip
 
     def __init__(
-        self, lane: Lane, cells: memoryview[int], access: AccessLog, quotas: Quotas, tier: int, no_route: int
-    ) -> None:
+        self, lane: Lane, cells: memoryview[int], access: AccessLog, quotas: Quotas, tier: int, no_route: int,
+        complain: Callable[[str, str], None],
+    ) -> None:  # fmt: skip
         self.lane = lane
         self.cells = cells
         self.access = access
@@ -50,7 +53,8 @@ class Shared:
         self.no_route = no_route  # base of the row that counts what reached no route
         self.answers = AnswerReader()
         self.blocks = BlockEncoder()
-        self.upstreams = Upstreams(lane, cells)
+        self.upstreams = Upstreams(lane, cells, complain)
+        self.trunks = Trunks(self)
         self.identities = Identities(random.Random().randbytes)
         self._second = -1
         self._date = b""

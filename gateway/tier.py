@@ -17,6 +17,7 @@ from gateway.errors import REASONS
 from gateway.listener import Listener
 from gateway.plan import NAME, Plan
 from gateway.shared import Shared
+from gateway.transport import Transport
 from supervisor.ground import pools
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Session
@@ -59,7 +60,9 @@ class GatewayRuntime:
             self._quotas,
             counters(Kind.TIER, NAME),
             counters(Kind.ROUTE, NO_ROUTE),
+            self._complain,
         )
+        self._transports: Mapping[str, Transport] = {}
         self.commit(self.prepare(worker.config))
 
     def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
@@ -89,7 +92,19 @@ class GatewayRuntime:
             self._removed = [one for one in self._removed if one.live]
             self._removed.append(self._listeners.pop(name))
             self._drain_listener(self._removed[-1])
-        self._shared.upstreams.keep_only(server for pool in self._worker.pools.values() for server in pool.servers)
+        self._keep_connections(made.transports)
+
+    def _keep_connections(self, transports: Mapping[str, Transport]) -> None:
+        """Of those to servers, the ones that still lead where they should, as they should."""
+        before, self._transports = self._transports, transports
+        changed = {name for name, one in transports.items() if name in before and not one.same(before[name])}
+        pools = [pool for name, pool in self._worker.pools.items() if name not in changed]
+        servers = [server for pool in pools for server in pool.servers]
+        self._shared.upstreams.keep_only(servers)
+        self._shared.trunks.keep_only(servers)
+
+    def _complain(self, server: str, why: str) -> None:
+        self._worker.log.warning("TLS with a server failed", server=server, reason=why)
 
     def renew(self, config: Config) -> None:
         for name, table in _table(config).listeners.items():
@@ -127,6 +142,7 @@ class GatewayRuntime:
 
     def close(self) -> None:
         self._shared.upstreams.close_all()
+        self._shared.trunks.keep_only(())
         for session in list(self._worker.lane.sessions):
             session.cancel()
 

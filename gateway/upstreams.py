@@ -6,11 +6,12 @@ failure, dropping connections that end or stay unused, forgetting servers that a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from gateway.errors import PeerError
-from supervisor.ground.lane import Conn, Lane, Overdue
+from gateway.transport import Transport
+from supervisor.ground.lane import Conn, Event, Lane, Overdue
 from supervisor.ground.pools import Pool, Server
 from supervisor.plane import layout
 
@@ -23,55 +24,98 @@ SWEEP_SECONDS: Final = 5.0
 _CONNECTIONS: Final = layout.Server.CONNECTIONS
 
 
+class TlsRefused(OSError):
+    """The connection stands, but not under TLS."""
+
+
+class Opening(Event):
+    """A connection to a server that is being made: set when it is made, or has failed for the reason `failure`."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__(lane)
+        self.failure = ""
+
+
 class Upstreams:
     """All idle connections of a worker. `idle[server]` is a stack of (connection, monotonic seconds since idle).
 
     A stack is never replaced: the hot path may hold it over a wait. Stacks of servers that are gone are emptied.
+    `opening` has those that are being made.
+    `complain(server, why)` is called for servers with which TLS fails, once for each until the next reload.
     """
 
-    __slots__ = ("_cells", "_gone", "_lane", "_owner", "idle")
+    __slots__ = ("_cells", "_complain", "_complained", "_gone", "_lane", "_owner", "idle", "opening")
 
-    def __init__(self, lane: Lane, cells: memoryview[int]) -> None:
+    def __init__(self, lane: Lane, cells: memoryview[int], complain: Callable[[str, str], None]) -> None:
         self._lane = lane
         self._cells = cells
         self.idle: dict[Server, list[tuple[Any, float]]] = {}
+        self.opening: dict[Server, Opening] = {}
+        self._complain = complain
+        self._complained: set[Server] = set()
         self._owner: dict[Any, Server] = {}
         self._gone: list[list[tuple[Any, float]]] = []
         lane.every(SWEEP_SECONDS, self.sweep)
 
     async def open(
-        self, pool: Pool, key: str, first: Server | None = None, within: float = CONNECT_SECONDS
-    ) -> tuple[Server, Conn]:
-        """A fresh connection to a server of the pool, counted as in flight there (the caller owes it `ended`).
+        self, pool: Pool, transport: Transport, key: str, first: Server | None = None,
+        within: float = CONNECT_SECONDS, exclude: tuple[Server, ...] = (), *, http2: bool = False,
+    ) -> tuple[Server, Any, bool]:  # fmt: skip
+        """A fresh connection to a server of the pool, counted as in flight there (the caller owes it `ended`), and
+        whether it is one of HTTP/2, which is only offered if `http2`.
 
-        `first` is tried first if given. Raises PeerError: no_server, connect_failed, connect_timeout.
+        `first` is tried first if given, `exclude` not at all. Raises PeerError: no_server, connect_failed,
+        connect_timeout, tls_failed.
         """
         lane, session = self._lane, self._lane.current
-        tried: tuple[Server, ...] = ()
+        tried = exclude
         failure = "no_server"
-        server = first if first is not None else pool.pick(key)
+        server = first if first is not None else pool.pick(key, exclude)
         while server is not None:
             server.started()
             session.expire_in(min(CONNECT_SECONDS, max(within, 0.0)))
+            opening = self.opening[server] = Opening(lane)
             try:
                 conn = await lane.connect(server.family, server.sockaddr)
+                stream, multiplexed = await self._secure(transport, conn, server, http2)
             except Overdue:
-                failure = "connect_timeout"
+                opening.failure = failure = "connect_timeout"
+            except TlsRefused:
+                opening.failure = failure = "tls_failed"
             except OSError:
-                failure = "connect_failed"
+                opening.failure = failure = "connect_failed"
             except BaseException:
                 server.ended()
                 raise
             else:
                 self._cells[server.base + _CONNECTIONS] += 1
-                conn.on_idle = self.ended
-                self._owner[conn] = server
-                return server, conn
+                self._owner[stream] = server
+                stream.on_idle = self.ended
+                return server, stream, multiplexed
+            finally:
+                if self.opening.get(server) is opening:
+                    del self.opening[server]
+                opening.set()
             server.ended()
             server.failed(lane.now_ns)
             tried = (*tried, server)
             server = pool.pick(key, tried) if len(tried) < SERVERS_TRIED else None
         raise PeerError(failure, "no server of the pool takes the request")
+
+    async def _secure(self, transport: Transport, conn: Conn, server: Server, http2: bool) -> tuple[Any, bool]:
+        """The connection as the transport wants it. Raises TlsRefused, Overdue."""
+        try:
+            return await transport.secure(conn, server.sockaddr[0], http2)
+        except OSError as error:
+            if server not in self._complained:
+                self._complained.add(server)
+                self._complain(server.name, str(error))
+            raise TlsRefused(str(error)) from None
+        except BaseException:
+            conn.close()
+            raise
 
     def keep(self, server: Server, conn: Any) -> None:
         """Give back a connection on which nothing is outstanding."""
@@ -90,7 +134,13 @@ class Upstreams:
         conn.close()
 
     def ended(self, conn: Any) -> None:
-        """Something happened to an idle connection: its server closed it, or speaks without being asked."""
+        """Something happened to an idle connection: its server closed it, or speaks without being asked. Within TLS it
+        may have spoken to OpenSSL alone (session tickets, keys)."""
+        try:
+            if conn.recv_nowait() is None:
+                return
+        except OSError:
+            pass
         server = self._owner.get(conn)
         if server is not None:
             stack = self.idle.get(server, [])
@@ -111,6 +161,7 @@ class Upstreams:
 
     def keep_only(self, servers: Iterable[Server]) -> None:
         """Close the idle connections of all other servers, now and as they are given back."""
+        self._complained.clear()
         kept = set(servers)
         for server in [server for server in self.idle if server not in kept]:
             stack = self.idle.pop(server)

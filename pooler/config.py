@@ -61,6 +61,8 @@ class DatabaseTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.primary not in config.pools:
             yield Problem(("primary",), unknown_name("pool", self.primary, config.pools))
+        elif not config.pools[self.primary].speaks_plainly:
+            yield Problem(("primary",), "a pool with tls or protocol is for the gateway")
         if self.password is not None and self.user is None:
             yield Problem(("password",), "belongs to a user; name it beside")
 

@@ -24,7 +24,8 @@ TABLE_SIZE: Final = 4096  # bytes; what SETTINGS_HEADER_TABLE_SIZE says where no
 MAX_INTEGER: Final = 1 << 24  # no length or index in a block of 64 KiB comes near
 
 _DYNAMIC: Final = len(STATIC)  # index of the newest entry of the dynamic table
-_NEVER_INDEXED: Final = frozenset({b"set-cookie", b"www-authenticate"})  # RFC 7541 §7.1.3: no proxy may table them
+# RFC 7541 §7.1.3: no proxy may table them.
+_NEVER_INDEXED: Final = frozenset({b"set-cookie", b"www-authenticate", b"authorization", b"cookie"})
 
 
 class Memo(dict[bytes, bytes]):
@@ -189,7 +190,7 @@ def _string(block: bytes, at: int, end: int) -> tuple[bytes, int]:
     return (_huffman[text] if huffman else text), at
 
 
-# -- answers
+# -- encoding
 
 _STATUSES: Final = {
     value.rpartition(b" ")[2]: bytes([0x80 | at]) for at, (value, _, name) in enumerate(STATIC) if name == b":status"
@@ -202,8 +203,11 @@ def encode_line(line: bytes) -> bytes:
         status = line[9:12]
         return _STATUSES.get(status) or b"\x08\x03" + status
     name, _, value = line.partition(b":")
-    name = name.lower()
-    value = value.strip(b" \t")
+    return encode_field(name.lower(), value.strip(b" \t"))
+
+
+def encode_field(name: bytes, value: bytes) -> bytes:
+    """A field, not put into the peer's table; `name` in lower case."""
     first = 0x10 if name in _NEVER_INDEXED else 0x00
     index = STATIC_NAMES.get(name)
     if index is None:

@@ -52,7 +52,7 @@ class StreamExchange(Exchange):
     def _head(self, head: Head) -> bytes:
         block = self.shared.blocks.encode(head.lines) + self._errand.tail()
         self.bytes_out += len(block)
-        self._core.send_head(self._errand.stream, block, end=head.bodiless or head.length == 0)
+        self._core.send_head(self._errand.stream, block, end=head.ends)
         self._errand.link.wake()
         return b""
 

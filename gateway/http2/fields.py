@@ -1,4 +1,4 @@
-"""One field of an HTTP/2 request: judged when it is decoded, once for as long as it stays in the table.
+"""One field of an HTTP/2 message: judged when it is decoded, once for as long as it stays in the table.
 
 An entry of the tables is the header line that HTTP/1.1 would have (so that the guard judges both versions by the same
 memory), a kind to dispatch by, and the name that other entries may refer to. A field that no request may have is kept
@@ -25,13 +25,14 @@ COOKIE: Final = 5
 HOST: Final = 6
 LENGTH: Final = 7
 BAD: Final = 8
+STATUS: Final = 9  # of an answer; no request has it
 
 # RFC 7541 §4.1: an entry counts its name, its value and 32 bytes; a line has two bytes between the two.
 OVERHEAD: Final = 32 - len(": ")
 
 _KINDS: Final = {
     b":method": METHOD, b":scheme": SCHEME, b":authority": AUTHORITY, b":path": PATH,
-    b"cookie": COOKIE, b"host": HOST, b"content-length": LENGTH,
+    b":status": STATUS, b"cookie": COOKIE, b"host": HOST, b"content-length": LENGTH,
     # RFC 9113 §8.2.2: the connection's own fields are not HTTP/2's.
     b"connection": BAD, b"proxy-connection": BAD, b"keep-alive": BAD, b"transfer-encoding": BAD, b"upgrade": BAD,
 }  # fmt: skip

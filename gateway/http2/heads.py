@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from gateway.fields import MAX_LENGTH_DIGITS
 from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD
 from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
-from gateway.http2.fields import AUTHORITY, BAD, COOKIE, HOST, METHOD, ORDINARY, OVERHEAD, PATH, SCHEME, Entry
+from gateway.http2.fields import AUTHORITY, BAD, COOKIE, HOST, METHOD, ORDINARY, OVERHEAD, PATH, SCHEME, STATUS, Entry
 
 _METHOD = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}" % MAX_METHOD).fullmatch
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
@@ -47,7 +47,7 @@ def request_head(entries: list[Entry]) -> Head:
             ordinary(line)
             continue
         value = line[len(name) + 2 :]
-        if kind == BAD:
+        if kind >= BAD:
             raise StreamFault(PROTOCOL_ERROR, "a field that no request has")
         if kind <= PATH:
             if began:
@@ -107,7 +107,7 @@ def trailer_lines(entries: Iterable[Entry]) -> list[bytes]:
     """The lines of a trailer section (§8.1). Raises StreamFault."""
     lines = []
     for line, kind, _ in entries:
-        if kind in (METHOD, SCHEME, AUTHORITY, PATH, BAD):
+        if kind in (METHOD, SCHEME, AUTHORITY, PATH, BAD, STATUS):
             raise StreamFault(PROTOCOL_ERROR, "a pseudo-header or forbidden field in the trailers")
         if kind == ORDINARY:
             lines.append(line)

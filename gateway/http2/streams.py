@@ -1,4 +1,4 @@
-"""A stream and its states (RFC 9113 §5.1), as a server that never pushes sees them.
+"""A stream and its states (RFC 9113 §5.1), as a server that never pushes sees them; a client sees the same.
 
     idle --HEADERS--> open --END_STREAM received--> half-closed (remote) --END_STREAM sent--> closed
                        \\--END_STREAM sent--> half-closed (local) --END_STREAM received--> closed

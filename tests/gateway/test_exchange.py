@@ -373,15 +373,84 @@ def test_a_stale_connection_is_tried_once_more_on_a_fresh_one(house: House) -> N
     assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.FAILURES) == 0
 
 
-def test_a_fresh_connection_that_breaks_is_not_tried_again(house: House) -> None:
+TWO = PLAIN.replace('["127.0.0.1:8001"]', '["127.0.0.1:8001", "127.0.0.1:8002"]')
+
+
+def broken(house: House) -> list[int]:
+    """Break every connection on which a request came; the ports."""
+    house.lane.run()
+    found = []
+    for port, ends in house.servers.items():
+        for end in ends:
+            if end.take():
+                end.close()
+                found.append(port)
+    return found
+
+
+def test_what_a_server_does_not_answer_another_gets_after_a_moment(build: Build) -> None:
+    house = build(TWO)
+    house.listen(8002)
     client = house.connect()
     client.get()
+    [first] = broken(house)
+    assert broken(house) == []
+    house.lane.advance(0.3)
+    second = 8003 - first % 8001 - 1
+    assert request(house.received(port=second)).head.method == b"GET"  # type: ignore[union-attr]
+    house.answer(OK, port=second)
+    assert answer(client.take()).status == 200
+    assert house.rows(Kind.SERVER, f"web/127.0.0.1:{first}", Server.FAILURES) == 1
+    assert house.log.lines[-1]["server"] == f"web/127.0.0.1:{second}"
+
+
+def test_two_tries_are_all_by_default(house: House) -> None:
+    client = house.connect()
+    client.get()
+    assert broken(house) == [8001]
+    house.lane.advance(0.3)
+    assert broken(house) == [8001]
+    assert answer(client.take()).code == "answer_cut"
+    assert len(house.servers[8001]) == 2
+
+
+@pytest.mark.parametrize(("key", "tries"), [("", 1), ("retries = { all_methods = true }", 2)])
+def test_a_post_is_repeated_only_where_the_route_says_so(build: Build, key: str, tries: int) -> None:
+    house = build(PLAIN.replace('pool = "web"', f'pool = "web"\n{key}'))
+    client = house.connect()
+    client.get(method="POST", body=b"hi")
+    for _ in range(tries):
+        assert broken(house) == [8001]
+        house.lane.advance(0.3)
+    assert answer(client.take()).code == "answer_cut"
+    assert len(house.servers[8001]) == tries
+
+
+def test_a_body_that_was_passed_on_is_gone(house: House) -> None:
+    client = house.connect()
+    client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
     house.received()
-    house.server().close()
+    client.send(b"cd")
+    assert broken(house) == [8001]
+    house.lane.advance(0.3)
+    assert answer(client.take()).code == "answer_cut"
+
+
+def test_an_answer_may_count_as_a_failure(build: Build) -> None:
+    house = build(TWO.replace('pool = "web"', 'pool = "web"\nretries = { statuses = [503] }'))
+    house.listen(8002)
+    client = house.connect()
+    client.get()
+    house.lane.run()
+    first = next(port for port, ends in house.servers.items() if ends)
+    house.received(port=first)
+    house.answer(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", port=first)
+    house.lane.advance(0.3)
+    second = 8003 - first % 8001 - 1
+    house.received(port=second)
+    house.answer(b"HTTP/1.1 503 No\r\nContent-Length: 5\r\n\r\nagain", port=second)
     reply = answer(client.take())
-    assert (reply.status, reply.code) == (502, "answer_cut")
-    assert not client.closed
-    assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.FAILURES) == 1
+    assert (reply.status, reply.body) == (503, b"again")
 
 
 def test_a_request_that_may_have_been_done_is_not_done_twice(house: House) -> None:

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 
 from gateway.errors import PeerError
+from gateway.transport import Transport
 from gateway.upstreams import IDLE_SECONDS, MAX_IDLE, Upstreams
+from supervisor.ground.config import PoolTable
 from supervisor.ground.pools import Pool
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from tests.gateway.house import PLAIN, House
 
 THREE = PLAIN.replace('["127.0.0.1:8001"]', '["127.0.0.1:8001", "127.0.0.1:8002", "127.0.0.1:8003", "127.0.0.1:8004"]')
+
+WAY = Transport(PoolTable(servers=()), None, None)
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def outcome(house: House, coro: Coroutine[Any, Any, Any], seconds: float = 0.0) 
 def test_a_connection_with_something_unread_is_not_kept(house: House) -> None:
     house.listen(8001)
     upstreams, pool = parts(house)
-    server, conn = outcome(house, upstreams.open(pool, "k", pool.servers[0]))
+    server, conn, _ = outcome(house, upstreams.open(pool, WAY, "k", pool.servers[0]))
     server.ended()
     conn.readable = True
     upstreams.keep(server, conn)
@@ -60,7 +64,7 @@ def test_a_connection_with_something_unread_is_not_kept(house: House) -> None:
 
 def test_three_servers_are_tried_and_no_fourth(house: House) -> None:
     upstreams, pool = parts(house)
-    assert outcome(house, upstreams.open(pool, "k")) == "connect_failed"
+    assert outcome(house, upstreams.open(pool, WAY, "k")) == "connect_failed"
     failures = [house.rows(Kind.SERVER, server.name, layout.Server.FAILURES) for server in pool.servers]
     assert sorted(failures) == [0, 1, 1, 1]
 
@@ -68,7 +72,7 @@ def test_three_servers_are_tried_and_no_fourth(house: House) -> None:
 def test_the_first_that_accepts_is_taken_and_counted(house: House) -> None:
     house.listen(8003)
     upstreams, pool = parts(house)
-    server, conn = outcome(house, upstreams.open(pool, "k", pool.servers[0]))
+    server, conn, _ = outcome(house, upstreams.open(pool, WAY, "k", pool.servers[0]))
     assert server.name == "web/127.0.0.1:8003"
     assert house.rows(Kind.SERVER, server.name, layout.Server.IN_FLIGHT) == 1
     assert house.rows(Kind.SERVER, server.name, layout.Server.CONNECTIONS) == 1
@@ -80,8 +84,8 @@ def test_connecting_takes_five_seconds_at_most_and_no_longer_than_what_is_left(h
     for port in (8001, 8002, 8003, 8004):
         house.silence(port)
     upstreams, pool = parts(house)
-    assert outcome(house, upstreams.open(pool, "k"), 14.5) is None
-    assert outcome(house, upstreams.open(pool, "k", None, 0.5), 2.0) == "connect_timeout"
+    assert outcome(house, upstreams.open(pool, WAY, "k"), 14.5) is None
+    assert outcome(house, upstreams.open(pool, WAY, "k", None, 0.5), 2.0) == "connect_timeout"
     house.lane.advance(2)
 
 
@@ -89,7 +93,9 @@ def test_the_last_kept_is_the_first_taken_and_the_oldest_goes_first(house: House
     house.listen(8001)
     upstreams, pool = parts(house)
     pool.servers = pool.servers[:1]
-    (server, first), (_, second) = (outcome(house, upstreams.open(pool, "k", pool.servers[0])) for _ in range(2))
+    (server, first, _), (_, second, _) = (
+        outcome(house, upstreams.open(pool, WAY, "k", pool.servers[0])) for _ in range(2)
+    )
     server.ended()
     server.ended()
     first.readable = second.readable = False  # as after an answer was read
@@ -109,7 +115,7 @@ def test_no_more_are_kept_than_anybody_needs(house: House) -> None:
     upstreams, pool = parts(house)
     server = pool.servers[0]
     for _ in range(MAX_IDLE + 3):
-        _, conn = outcome(house, upstreams.open(pool, "k", server))
+        _, conn, _ = outcome(house, upstreams.open(pool, WAY, "k", server))
         server.ended()
         conn.readable = False
         upstreams.keep(server, conn)
@@ -121,8 +127,8 @@ def test_what_is_given_back_to_a_server_that_is_gone_is_closed_by_the_next_sweep
     house.listen(8001)
     upstreams, pool = parts(house)
     server = pool.servers[0]
-    _, kept = outcome(house, upstreams.open(pool, "k", server))
-    _, used = outcome(house, upstreams.open(pool, "k", server))
+    _, kept, _ = outcome(house, upstreams.open(pool, WAY, "k", server))
+    _, used, _ = outcome(house, upstreams.open(pool, WAY, "k", server))
     server.ended()
     server.ended()
     kept.readable = False

@@ -6,6 +6,7 @@ tables are a method `problems(self, config)` that yields Problem(path relative t
 
 from .certificates import CertificateTable, unusable
 from .load import Config, load, load_bytes
+from .pool_tls import PoolTlsTable
 from .problems import ConfigError, Located, Path, Problem, not_one_of, show, show_path, suggestion, unknown_name
 from .secrets import File, Secret
 from .shapes import Between
@@ -38,6 +39,7 @@ __all__ = [
     "Percent",
     "Place",
     "PoolTable",
+    "PoolTlsTable",
     "Problem",
     "Rate",
     "Secret",

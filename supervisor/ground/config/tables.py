@@ -16,6 +16,7 @@ import attrs
 
 from supervisor.ground.cpus import usable_cpus
 
+from .pool_tls import PoolTlsTable
 from .problems import Problem, show
 from .secrets import Secret
 from .shapes import Between
@@ -168,10 +169,17 @@ class PoolTable:
     health: HealthTable | None = None
     outlier: OutlierTable = OutlierTable()
     on_all_down: Literal["try_all", "refuse"] = "try_all"
+    tls: PoolTlsTable | None = None
+    protocol: Literal["auto", "http1", "h2", "h2c"] = "auto"  # of HTTP; auto: by ALPN where there is TLS, else http1
     min_zone_up: Percent = Percent(0.5)  # of the own zone's servers; with fewer, other zones take part
     slow_start: Duration = Duration(0)  # HAProxy's `slowstart`, Envoy's slow start mode
     max_queued: Annotated[int, Between(0, 1_000_000)] = 0  # over all workers, as all limits of a pool
     queue_timeout: Duration = Duration(5)  # HAProxy: `timeout connect` where `timeout queue` is not set
+
+    @property
+    def speaks_plainly(self) -> bool:
+        """Whether nothing is said about how its servers are spoken to: a tier that only passes bytes can use it."""
+        return self.tls is None and self.protocol == "auto"
 
     def problems(self, config: Any) -> Iterable[Problem]:
         if not self.servers:
@@ -181,3 +189,7 @@ class PoolTable:
             earlier = first.setdefault(server.address, number)
             if earlier != number:
                 yield Problem(("servers", number), f"{server.address} is already server {earlier} of this pool")
+        if self.protocol == "h2" and self.tls is None:
+            yield Problem(("protocol",), '"h2" is HTTP/2 over TLS: set tls, or did you mean "h2c"?')
+        if self.protocol == "h2c" and self.tls is not None:
+            yield Problem(("protocol",), '"h2c" is HTTP/2 without TLS: take tls away, or did you mean "h2"?')

@@ -74,6 +74,12 @@ def certificate_context(pair: KeyPair, alpn: Sequence[bytes] = ()) -> SSL.Contex
     """A context for one certificate. Raises ValueError, saying what is wrong with the pair."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     _settle(context, alpn)
+    install(context, pair)
+    return context
+
+
+def install(context: SSL.Context, pair: KeyPair) -> None:
+    """Let connections of `context` show this certificate. Raises ValueError, saying what is wrong with the pair."""
     try:
         chain = x509.load_pem_x509_certificates(pair.cert)
         key = load_pem_private_key(pair.key, None)
@@ -88,7 +94,6 @@ def certificate_context(pair: KeyPair, alpn: Sequence[bytes] = ()) -> SSL.Contex
         context.use_privatekey(key)  # type: ignore[arg-type]  # checked by OpenSSL
     except SSL.Error as error:
         raise ValueError(f"OpenSSL refuses the certificate: {reason_of(error)}") from None
-    return context
 
 
 class Certificates:

@@ -1,0 +1,93 @@
+"""From a route to a call: which server, on which connection, in which version of HTTP."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.call import Call, Http1Call
+from gateway.errors import PeerError
+from gateway.fields import TRAILERS, WEBSOCKET
+from gateway.framing import Body
+from gateway.http2.trunk import Http2Call, Trunk
+from gateway.plan import Route
+from gateway.shared import Shared
+from supervisor.ground.lane import Overdue
+from supervisor.ground.pools import Server
+
+_NOT_TRIED: Final[tuple[Server, ...]] = ()
+
+
+class Calling:
+    """Makes the calls of one request: the same `payload` for each. `flags` are the request's."""
+
+    __slots__ = ("_body", "_flags", "_head_request", "_payload", "_route", "_shared")
+
+    def __init__(
+        self, shared: Shared, route: Route, payload: bytes, body: Body, flags: int, head_request: bool
+    ) -> None:
+        self._shared = shared
+        self._route = route
+        self._payload = payload
+        self._body = body
+        self._flags = flags
+        self._head_request = head_request
+
+    async def call(
+        self, key: str, within: float, first: Server | None = None, *, fresh: bool = False,
+        exclude: tuple[Server, ...] = _NOT_TRIED,
+    ) -> Call:  # fmt: skip
+        """A call to a server of the route's pool, counted as in flight there. On a connection that is open already,
+        unless `fresh`; else on a new one, within so many seconds. Raises PeerError."""
+        shared, route = self._shared, self._route
+        upstreams, transport = shared.upstreams, route.transport
+        multiplexes = transport.multiplexes and not self._flags & WEBSOCKET
+        server = first
+        if server is None:
+            server = route.pool.pick(key, exclude)
+            if server is None and exclude:  # better the same again than none
+                server, exclude = route.pool.pick(key), _NOT_TRIED
+        if server is not None:
+            stack = None if fresh else upstreams.idle.get(server)
+            if stack:
+                server.started()
+                return self.http1(server, stack.pop()[0], True)
+            if multiplexes:
+                trunk, failure = await self._shared_trunk(server, within)
+                if trunk is not None:
+                    server.started()
+                    return self._http2(trunk)
+                if failure:
+                    exclude = (*exclude, server)
+                    server = route.pool.pick(key, exclude)
+                    if server is None:
+                        raise PeerError(failure, "no server of the pool takes the request")
+        server, conn, http2 = await upstreams.open(
+            route.pool, transport, key, server, within, exclude, http2=multiplexes
+        )
+        return self._http2(shared.trunks.add(server, conn)) if http2 else self.http1(server, conn, False)
+
+    async def _shared_trunk(self, server: Server, within: float) -> tuple[Trunk | None, str]:
+        """A connection by HTTP/2 that has room; one that others are opening just now is waited for, and with them goes
+        the reason if it failed."""
+        shared = self._shared
+        trunk = shared.trunks.find(server)
+        by = shared.lane.now + within
+        while trunk is None and (opening := shared.upstreams.opening.get(server)) is not None:
+            shared.lane.current.expire_in(max(0.0, by - shared.lane.now))
+            try:
+                await opening.wait()
+            except Overdue:
+                return None, "connect_timeout"
+            if opening.failure:
+                return None, opening.failure
+            trunk = shared.trunks.find(server)
+        return trunk, ""
+
+    def http1(self, server: Server, conn: Any, kept: bool) -> Http1Call:
+        return Http1Call(self._shared, server, conn, kept, self._payload, self._body, self._head_request)
+
+    def _http2(self, trunk: Trunk) -> Http2Call:
+        return Http2Call(
+            trunk, self._route.transport.scheme, self._payload, self._body, head_request=self._head_request,
+            trailers=bool(self._flags & TRAILERS),
+        )  # fmt: skip

@@ -1,0 +1,79 @@
+"""Requests and answers of HTTP/2 servers as HTTP/1.1 has them: one head into a block, fields into the other head.
+
+What leaves for a server was rebuilt from parsed lines already; here they change their dress alone. What comes back is
+made a head of HTTP/1.1, so that answers are judged by one reader, whichever way they came.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from gateway.fields import MAX_LENGTH_DIGITS
+from gateway.http2.blocks import BlockEncoder, encode_field, encode_line
+from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
+from gateway.http2.fields import BAD, LENGTH, PATH, STATUS, Entry
+
+# RFC 9113 §8.2.2: what speaks of an HTTP/1.1 connection has no place here.
+_LEFT_OUT: Final = (b"host:", b"connection:", b"transfer-encoding:", b"upgrade:", b"te:")
+_ALWAYS_NEW: Final = (b"X-Request-Id:", b"traceparent:")  # not worth remembering
+_STATUS = re.compile(rb"[1-5][0-9][0-9]").fullmatch
+_NUMBER = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS).fullmatch
+
+
+class AskedHead(NamedTuple):
+    """An answer's head. `head` is what HTTP/1.1 would have said, without the empty line; `length` -1 if not given."""
+
+    status: int
+    head: bytes
+    length: int
+
+
+def request_block(head: bytes, scheme: bytes, blocks: BlockEncoder, *, trailers: bool) -> bytes:
+    """The header block for a request's head of HTTP/1.1 (without its empty line); `trailers`: who asks takes them."""
+    lines = head.split(b"\r\n")
+    method, path, _ = lines[0].split(b" ")
+    authority = b""
+    remembered = blocks.lines
+    fields = []
+    for line in lines[1:]:
+        start = line[:18].lower()
+        if start.startswith(_LEFT_OUT):
+            if start.startswith(b"host:"):
+                authority = line[5:].strip(b" \t")
+        elif line.startswith(_ALWAYS_NEW):
+            fields.append(encode_line(line))
+        else:
+            fields.append(remembered[line])
+    pseudo = [encode_field(b":method", method), encode_field(b":scheme", scheme)]
+    if authority:
+        pseudo.append(encode_field(b":authority", authority))
+    pseudo.append(encode_field(b":path", path))
+    if trailers:
+        fields.append(encode_field(b"te", b"trailers"))
+    return b"".join((*pseudo, *fields))
+
+
+def answer_head(entries: list[Entry]) -> AskedHead:
+    """The head of an answer. Raises StreamFault where RFC 9113 §8.3.2 calls it malformed."""
+    status = b""
+    length = -1
+    lines: list[bytes] = [b""]
+    for line, kind, name in entries:
+        if kind == STATUS:
+            if status or len(lines) > 1:
+                raise StreamFault(PROTOCOL_ERROR, ":status is repeated, or stands after fields")
+            status = line[len(name) + 2 :]
+        elif kind == BAD or 0 < kind <= PATH:
+            raise StreamFault(PROTOCOL_ERROR, "a field that no answer has")
+        else:
+            if kind == LENGTH:
+                value = line[len(name) + 2 :]
+                if length >= 0 or not _NUMBER(value):
+                    raise StreamFault(PROTOCOL_ERROR, "content-length is repeated or no number")
+                length = int(value)
+            lines.append(line)
+    if not _STATUS(status) or status == b"101":  # RFC 9113 §8.6
+        raise StreamFault(PROTOCOL_ERROR, "no status that HTTP/2 has")
+    lines[0] = b"HTTP/1.1 " + status + b" "
+    return AskedHead(int(status), b"\r\n".join(lines), length)
