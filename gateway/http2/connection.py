@@ -21,7 +21,7 @@ from gateway.http2.errors import (
 )
 from gateway.http2.fields import Entry
 from gateway.http2.frames import END_STREAM, PREFACE
-from gateway.http2.heads import Head, request_head
+from gateway.http2.heads import Head, HeadReader
 from gateway.http2.receiving import SETTINGS_DUE
 from gateway.http2.settings import KIB, MAX_STREAMS, STREAM_WINDOW
 from gateway.http2.streams import Stream
@@ -33,11 +33,12 @@ MAX_KNOWN_BLOCK: Final = KIB  # bytes; with cookies most blocks have a few hundr
 class Http2Connection(Answering):
     """One connection. `over`: write what is to be written, then close."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_heads", "_known")
 
     def __init__(self) -> None:
         super().__init__()
         self._known: dict[bytes, Head] = {}
+        self._heads = HeadReader()
 
     def _begin(self, data: bytes) -> int:
         """Where the first frame stands, -1 if the preface is not complete."""
@@ -74,7 +75,7 @@ class Http2Connection(Answering):
             changed = self._decoder.changed
             entries = self._decode(block)
             try:
-                head = request_head(entries)
+                head = self._heads.read(entries)
             except StreamFault as fault:
                 if stream_id <= self.accepts:
                     self.malformed += 1

@@ -69,7 +69,7 @@ class Errand(Admission):
             if head.refusal:
                 self.asked = undecided_words(head.line, None)
                 raise PeerError(head.refusal, "the request has more or larger header fields than are taken here")
-            judged = self.plan.guard.judge_lines([head.line, *head.lines])
+            judged = head.fields.judge(self.plan.guard, head.line)
             out = self.admit(shared, connection, connection.listener.here, judged)
             route, decision = self.route, self.decision
             assert route is not None

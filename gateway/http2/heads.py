@@ -12,20 +12,44 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from gateway.fields import MAX_LENGTH_DIGITS
-from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD
+from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD, Guard, Judged
 from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
 from gateway.http2.fields import AUTHORITY, BAD, COOKIE, HOST, METHOD, ORDINARY, OVERHEAD, PATH, SCHEME, STATUS, Entry
 
+MAX_KNOWN: Final = 64  # heads remembered on a connection
+MAX_KNOWN_HEAD: Final = 4096  # bytes
+
 _METHOD = re.compile(rb"[!#$%%&'*+\-.^_`|~0-9A-Za-z]{1,%d}" % MAX_METHOD).fullmatch
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
+_PATH_AT: Final = len(b":path: ")
 _NUMBER = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS).fullmatch
+
+
+class Fields:
+    """The header lines of a request, and what the guard says of them; shared by requests that differ in their path."""
+
+    __slots__ = ("_guard", "_judged", "lines")
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.lines = lines
+        self._guard: Guard | None = None
+        self._judged: Judged | None = None
+
+    def judge(self, guard: Guard, line: bytes) -> Judged:
+        """The same as `guard.judge_lines` for the request line `line`, once for all. Raises PeerError."""
+        judged = self._judged
+        if judged is None or guard is not self._guard:
+            self._judged = judged = guard.judge_lines([line, *self.lines])
+            self._guard = guard
+        _, out, flags, length, host, bearer, extras = judged
+        return line, out.copy(), flags, length, host, bearer, extras
 
 
 class Head(NamedTuple):
     """One request's head. `length` is -1 where none is given; `refusal` a reason code, or "" if nothing is wrong."""
 
     line: bytes  # as a request line of HTTP/1.1
-    lines: list[bytes]  # header lines; shared by requests that are alike, so not to be changed
+    fields: Fields
     length: int
     size: int  # bytes, as SETTINGS_MAX_HEADER_LIST_SIZE counts them
     refusal: str
@@ -100,7 +124,54 @@ def request_head(entries: list[Entry]) -> Head:
         ordinary(b"cookie: " + b"; ".join(cookies))  # §8.2.3
     # Of the pseudo-headers only :authority is a field in HTTP/1.1.
     refusal = "too_many_fields" if len(entries) > MAX_FIELDS + 3 else "head_too_large" if size > MAX_HEAD else ""
-    return Head(method + b" " + path + b" HTTP/1.1", lines, length, size, refusal)
+    return Head(method + b" " + path + b" HTTP/1.1", Fields(lines), length, size, refusal)
+
+
+class _Likeness(NamedTuple):
+    """What requests that differ in their path alone have in common."""
+
+    entries: list[Entry]  # held, so that nothing else gets their identities
+    method: bytes  # with the blank after it
+    fields: Fields
+    length: int
+    size: int  # without the path
+
+
+class HeadReader:
+    """Reads the heads of one connection. Entries come from the decoder's tables, so the same fields are the same
+    objects, and a head of which all but the path was met before is known by their identities."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], _Likeness] = {}
+
+    def read(self, entries: list[Entry]) -> Head:
+        """As `request_head`."""
+        at = 0
+        for one in entries:
+            if one[1] == PATH:
+                break
+            at += 1
+        else:
+            return request_head(entries)
+        rest = entries.copy()
+        line = rest.pop(at)[0]
+        path = line[_PATH_AT:]
+        key = (at, *map(id, rest))
+        known = self._known.get(key)
+        if known is None:
+            head = request_head(entries)
+            if path.startswith(b"/") and not head.refusal and head.size <= MAX_KNOWN_HEAD:
+                if len(self._known) >= MAX_KNOWN:
+                    self._known.clear()
+                method = head.line.partition(b" ")[0] + b" "
+                self._known[key] = _Likeness(rest, method, head.fields, head.length, head.size - len(line))
+            return head
+        size = known.size + len(line)
+        if not path.startswith(b"/") or path.translate(None, _TARGET_BYTES) or size > MAX_HEAD:
+            return request_head(entries)
+        return Head(known.method + path + b" HTTP/1.1", known.fields, known.length, size, "")
 
 
 def trailer_lines(entries: Iterable[Entry]) -> list[bytes]:

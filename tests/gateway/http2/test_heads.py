@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.errors import PeerError
+from gateway.guard import Guard
 from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
 from gateway.http2.fields import entry
-from gateway.http2.heads import Head, request_head, trailer_lines
+from gateway.http2.heads import MAX_KNOWN, Head, HeadReader, request_head, trailer_lines
 from tests.gateway.http2.wire import GET, POST
 
 CONNECT = [(b":method", b"CONNECT"), (b":authority", b"a:443")]
@@ -19,20 +23,20 @@ def read(fields: list[tuple[bytes, bytes]]) -> Head:
 def test_a_request_becomes_a_request_line_and_header_lines() -> None:
     head = read([*GET, (b"accept", b"*/*"), (b"content-length", b"003"), (b"te", b"trailers")])
     assert head.line == b"GET / HTTP/1.1"
-    assert head.lines == [b"Host: a", b"accept: */*", b"content-length: 3", b"te: trailers"]
+    assert head.fields.lines == [b"Host: a", b"accept: */*", b"content-length: 3", b"te: trailers"]
     assert head.length == 3
     assert head.refusal == ""
 
 
 def test_cookie_crumbs_are_put_together() -> None:
     head = read([*GET, (b"cookie", b"a=1"), (b"accept", b"*/*"), (b"cookie", b"b=2"), (b"cookie", b"c=3")])
-    assert head.lines == [b"Host: a", b"accept: */*", b"cookie: a=1; b=2; c=3"]
+    assert head.fields.lines == [b"Host: a", b"accept: */*", b"cookie: a=1; b=2; c=3"]
 
 
 def test_host_stands_in_for_an_authority() -> None:
-    assert read([GET[0], GET[1], GET[3], (b"host", b"b")]).lines == [b"Host: b"]
-    assert read([*GET, (b"host", b"A")]).lines == [b"Host: a"]
-    assert read([GET[0], GET[1], GET[3]]).lines == []  # the guard will say so
+    assert read([GET[0], GET[1], GET[3], (b"host", b"b")]).fields.lines == [b"Host: b"]
+    assert read([*GET, (b"host", b"A")]).fields.lines == [b"Host: a"]
+    assert read([GET[0], GET[1], GET[3]]).fields.lines == []  # the guard will say so
 
 
 def test_special_targets() -> None:
@@ -117,3 +121,51 @@ def test_trailers_are_fields_and_nothing_else() -> None:
     for name, value in ((b":path", b"/"), (b"connection", b"close"), (b"X-A", b"1")):
         with pytest.raises(StreamFault):
             trailer_lines([entry(name, value)])
+
+
+# Entries as they stand in a decoder's tables: the same object for the same field.
+TABLE = [
+    entry(name, value)
+    for name, value in [
+        *GET, (b":method", b"OPTIONS"), (b":method", b"CONNECT"), (b":path", b"/b"), (b":path", b"*"), (b":path", b""),
+        (b":path", b"/a b"), (b":path", b"/" + b"p" * 40_000), (b":path", b"x"), (b"accept", b"*/*"), (b"cookie", b"a"),
+        (b"host", b"b"), (b"content-length", b"3"), (b"x", b"y" * 3000), (b"a b", b"c"),
+    ]
+]  # fmt: skip
+
+
+@given(st.lists(st.one_of(
+    st.tuples(st.just([0, 1, 2]), st.sampled_from([3, 6, 7, 8, 9, 10, 11]), st.lists(st.sampled_from(range(12, 17)))),
+    st.tuples(st.lists(st.sampled_from(range(len(TABLE)))), st.just(3), st.lists(st.sampled_from(range(len(TABLE))))),
+), max_size=20))  # fmt: skip
+def test_property_what_was_read_before_does_not_change_a_head(
+    requests: list[tuple[list[int], int, list[int]]],
+) -> None:
+    reader, guard = HeadReader(), Guard()
+    for before, path, after in requests:
+        entries = [TABLE[at] for at in (*before, path, *after)]
+        outcomes = []
+        for way in (reader.read, request_head):
+            try:
+                head = way(list(entries))
+                outcomes.append((head.line, head.fields.lines, head.length, head.size, head.refusal))
+                outcomes[-1] += head.fields.judge(guard, head.line)
+            except (StreamFault, PeerError) as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+
+
+def test_what_a_connection_remembers_is_bounded() -> None:
+    reader = HeadReader()
+    for number in range(1000):
+        assert reader.read([*map(entry, *zip(*GET, strict=True)), entry(b"a", b"%d" % number)]).length == -1
+    assert len(reader._known) <= MAX_KNOWN
+
+
+def test_a_head_that_was_judged_may_be_changed_by_who_forwards_it() -> None:
+    reader, guard = HeadReader(), Guard()
+    for _ in range(2):
+        head = reader.read([*TABLE[:4], TABLE[12]])
+        out = head.fields.judge(guard, head.line)[1]
+        assert out[1:] == [b"Host: a", b"accept: */*"]
+        out.append(b"X: y")
