@@ -21,7 +21,7 @@ from gateway.http2.errors import (
     StreamFault,
 )
 from gateway.http2.frames import END_STREAM, MAX_ID, PREFACE
-from gateway.http2.heads import Head
+from gateway.http2.heads import Fields, Head
 from gateway.http2.receiving import SETTINGS_DUE, Receiving
 from gateway.http2.settings import (
     CONNECTION_WINDOW,
@@ -42,7 +42,7 @@ _GREETING: Final = (
     + frames.settings({ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: STREAM_WINDOW, MAX_HEADER_LIST_SIZE: MAX_ANSWER_LIST})
     + frames.window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
 )
-_NOT_ASKED: Final = Head(b"", [], -1, 0, "")
+_NOT_ASKED: Final = Head(b"", Fields([]), -1, 0, "")
 
 
 class AskedStream(Stream):
