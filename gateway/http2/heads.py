@@ -42,7 +42,9 @@ class Fields:
             self._judged = judged = guard.judge_lines([line, *self.lines])
             self._guard = guard
         _, out, flags, length, host, bearer, extras = judged
-        return line, out.copy(), flags, length, host, bearer, extras
+        out = out.copy()
+        out[0] = line
+        return line, out, flags, length, host, bearer, extras
 
 
 class Head(NamedTuple):
