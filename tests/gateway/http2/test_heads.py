@@ -148,8 +148,8 @@ def test_property_what_was_read_before_does_not_change_a_head(
         for way in (reader.read, request_head):
             try:
                 head = way(list(entries))
-                outcomes.append((head.line, head.fields.lines, head.length, head.size, head.refusal))
-                outcomes[-1] += head.fields.judge(guard, head.line)
+                judged = head.fields.judge(guard, head.line)
+                outcomes.append((head.line, head.fields.lines, head.length, head.size, head.refusal, judged))
             except (StreamFault, PeerError) as error:
                 outcomes.append(str(error))
         assert outcomes[0] == outcomes[1]
