@@ -5,10 +5,13 @@ Cold: once in the life of a connection. Source: PostgreSQL 55.2.1 "Start-up".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pwd
+import socket
+from typing import TYPE_CHECKING, Any
 
 from pooler import standing, startup
-from pooler.authentication import OK, Authentication, request
+from pooler.authentication import OK, Authentication, Channel, Method, request
+from pooler.binding import common_name, end_point
 from pooler.console import session as console
 from pooler.errors import (
     CANNOT_CONNECT_NOW,
@@ -18,6 +21,7 @@ from pooler.errors import (
     TOO_MANY_CONNECTIONS,
     PeerError,
 )
+from pooler.hba import origin
 from pooler.listener import ALPN
 from pooler.messages import (
     MAX_PASSWORD_MESSAGE,
@@ -108,7 +112,7 @@ async def _first(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> S
 async def _secure(runtime: PoolerRuntime, client: Client, direct: bool) -> None:
     """Put TLS under what follows. Raises OSError, PeerError."""
     try:
-        client.conn = secured = await client.listener.secure(plain(client))
+        client.conn = client.secured = secured = await client.listener.secure(plain(client))
     except OSError:
         runtime.cells[client.counters + Listener.HANDSHAKE_FAILURES] += 1
         raise
@@ -125,8 +129,8 @@ def plain(client: Client) -> Conn:
 
 async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> bytes | None:
     """The proof; what is still to be sent of it, or None if the client went away. Raises PeerError."""
-    exchange = Authentication(client.user, runtime.method, runtime.users)
     try:
+        exchange = Authentication(client.user, _method(runtime, client), runtime.users, _channel(client))
         answer = exchange.begin()
         while not exchange.proved:
             await client.conn.send(answer)
@@ -140,6 +144,43 @@ async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearra
         runtime.cells[client.counters + Listener.LOGINS_REFUSED] += 1
         raise
     return answer + request(OK)
+
+
+def _method(runtime: PoolerRuntime, client: Client) -> Method:
+    """How this client is to prove itself. Raises PeerError."""
+    rules = runtime.rules
+    if rules is None:
+        return runtime.method
+    where = origin(client.address, client.secured is not None)
+    rule = rules.find(where, client.database, client.user)
+    if rule is None:
+        host = where.address or "[local]"
+        raise PeerError(
+            INVALID_AUTHORIZATION,
+            f'no rule lets host "{host}", user "{client.user}", database "{client.database}" in',
+            hint="See the file that [pooler.auth] hba names.",
+        )
+    return rule.method
+
+
+def _channel(client: Client) -> Channel:
+    """What the connection says of its client."""
+    secured = client.secured
+    if secured is None:
+        return Channel(peer=peer_name(client.conn))
+    return Channel(True, end_point(secured.certificate()), common_name(secured.peer_certificate()))
+
+
+def peer_name(conn: Any) -> str | None:
+    """The operating system's user at the other end of a Unix socket."""
+    sock: socket.socket | None = getattr(conn, "sock", None)
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    uid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little")
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
 
 
 async def _greet(runtime: PoolerRuntime, client: Client, pool: ServerPool, wanted: Startup, before: bytes) -> None:

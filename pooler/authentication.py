@@ -7,7 +7,6 @@ Source: PostgreSQL 55.2.1 "Start-up" and 55.3 "SASL Authentication".
 
 from __future__ import annotations
 
-import hmac
 import os
 from enum import Enum
 
@@ -30,12 +29,27 @@ class Method(Enum):
     AUTO = "auto"  # SCRAM wherever a password or a SCRAM secret is stored, md5 for an md5 hash
     SCRAM = "scram-sha-256"  # SCRAM only: a user with an md5 hash can't come in
     MD5 = "md5"  # md5, but SCRAM for a user with a SCRAM secret, as in PostgreSQL
+    PASSWORD = "password"  # in clear text, over TLS only
+    CERT = "cert"  # a certificate that the listener trusts, with the user's name as its common name
+    PEER = "peer"  # a Unix socket whose other end belongs to the operating system's user of that name
     TRUST = "trust"  # whoever names a user of the file is believed
+    REJECT = "reject"
 
 
 def request(kind: int, body: bytes = b"") -> bytes:
     """An Authentication message."""
     return message(b"R", kind.to_bytes(4, "big") + body)
+
+
+@attrs.frozen
+class Channel:
+    """What the connection itself says: whether it is encrypted, what a proof can be bound to, and who is at its other
+    end: by certificate, or by the operating system."""
+
+    secure: bool = False
+    binding: bytes | None = None
+    subject: str | None = None
+    peer: str | None = None
 
 
 @attrs.define(eq=False)
@@ -45,6 +59,7 @@ class Authentication:
     name: str
     method: Method
     users: Users = attrs.field(repr=False)
+    channel: Channel = attrs.field(factory=lambda: Channel())
     salt: bytes = attrs.field(factory=lambda: os.urandom(MD5_SALT_SIZE))
     proved: bool = False
     user: User | None = None
@@ -60,6 +75,18 @@ class Authentication:
                 raise self._failed()
             self.proved = True
             return b""
+        if self.method in (Method.CERT, Method.PEER):
+            shown = self.channel.subject if self.method is Method.CERT else self.channel.peer
+            if user is None or shown != self.name:
+                raise self._failed()
+            self.proved = True
+            return b""
+        if self.method is Method.REJECT:
+            raise self._failed()
+        if self.method is Method.PASSWORD:
+            if not self.channel.secure:
+                raise PeerError(INVALID_AUTHORIZATION, "a password in clear text is taken over TLS only")
+            return request(CLEARTEXT)
         if self._uses_md5(user):
             assert user is not None
             self._stored = user.md5_hash() or ""
@@ -67,8 +94,9 @@ class Authentication:
         secret = user.scram_secret() if user is not None else None
         if secret is None:
             secret = scram.mock_secret(self.name, self.users.key)
-        self._exchange = ScramServer(self.name, secret)
-        return request(SASL, scram.MECHANISM.encode() + b"\0\0")
+        self._exchange = ScramServer(self.name, secret, self.channel.binding)
+        plus = b"" if self.channel.binding is None else scram.MECHANISM_PLUS.encode() + b"\0"
+        return request(SASL, plus + scram.MECHANISM.encode() + b"\0\0")
 
     def _uses_md5(self, user: User | None) -> bool:
         if user is None or user.md5_hash() is None:
@@ -80,10 +108,11 @@ class Authentication:
         if kind != PASSWORD_MESSAGE:
             raise PeerError(PROTOCOL_VIOLATION, f"expected password response, got message type {kind}")
         if self._exchange is None:
-            return self._answer_md5(payload)
+            return self._answer_password(payload)
         self._step += 1
         if self._step == 1:
-            return request(SASL_CONTINUE, self._exchange.first(_initial_response(payload)))
+            self._exchange.plus, data = _initial_response(payload, self.channel.binding is not None)
+            return request(SASL_CONTINUE, self._exchange.first(data))
         final = self._exchange.final(payload)
         if self.user is None:  # a mock secret that matched would be a miracle, and is no way in
             raise self._failed()
@@ -92,13 +121,16 @@ class Authentication:
         self.proved = True
         return request(SASL_FINAL, final)
 
-    def _answer_md5(self, payload: bytes) -> bytes:
+    def _answer_password(self, payload: bytes) -> bytes:
         response, end = text(payload)
         if end != len(payload):
             raise PeerError(PROTOCOL_VIOLATION, "invalid password packet size")
         if not response:
             raise PeerError(INVALID_PASSWORD, "empty password returned by client")
-        if not users.md5_matches(self._stored, self.salt, response):
+        if self.method is Method.PASSWORD:
+            if not users.password_matches(self.user, self.name, response):
+                raise self._failed()
+        elif not users.md5_matches(self._stored, self.salt, response):
             raise self._failed()
         self.proved = True
         return b""
@@ -106,16 +138,22 @@ class Authentication:
     def _failed(self) -> PeerError:
         if self.method is Method.TRUST:
             return PeerError(INVALID_AUTHORIZATION, f'no such user: "{self.name}"')
+        if self.method in (Method.CERT, Method.PEER, Method.REJECT):
+            what = {Method.CERT: "certificate", Method.PEER: "peer"}.get(self.method)
+            said = f"{what} authentication failed" if what else "the rules reject this connection"
+            return PeerError(INVALID_AUTHORIZATION, f'{said} for user "{self.name}"')
         return PeerError(INVALID_PASSWORD, f'password authentication failed for user "{self.name}"')
 
 
-def _initial_response(payload: bytes) -> bytes:
-    """The SCRAM message inside a SASLInitialResponse: mechanism, length, data. Raises PeerError."""
+def _initial_response(payload: bytes, bindable: bool) -> tuple[bool, bytes]:
+    """Whether the client binds, and the SCRAM message inside a SASLInitialResponse: mechanism, length, data. Raises
+    PeerError."""
     mechanism, at = text(payload)
-    if not hmac.compare_digest(mechanism.encode(), scram.MECHANISM.encode()):
+    plus = bindable and mechanism == scram.MECHANISM_PLUS
+    if not plus and mechanism != scram.MECHANISM:
         raise PeerError(PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")
     size = int.from_bytes(payload[at : at + 4], "big", signed=True)
     data = payload[at + 4 :]
     if len(payload) < at + 4 or size != len(data):
         raise PeerError(PROTOCOL_VIOLATION, "malformed SASL initial response")
-    return data
+    return plus, data

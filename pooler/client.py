@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pooler.runtime import PoolerRuntime
     from pooler.server import ServerConnection
     from supervisor.ground.lane import Session, Stream
+    from supervisor.ground.net.tlsconn import TlsConn
 
 FAREWELL = 5.0  # seconds for a client to take the last of what it is sent
 
@@ -38,6 +39,7 @@ class Client:
     address: Any
     listener: Listener
     counters: int  # of its listener in this column
+    secured: TlsConn | None = None  # `conn`, once it is encrypted
     user: str = ""
     database: str = ""
     pool: ServerPool | None = None  # once it is logged in

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from pooler import users
+from pooler import hba, users
+from pooler.encryption import encryption
+from pooler.hba import Rules
 from pooler.users import Users
 from supervisor.ground.config import (
     Between,
@@ -34,9 +36,43 @@ class TlsTable:
 
     certificates: tuple[CertificateTable, ...]
     required: bool = False  # refuse clients that do not ask for TLS
+    client_ca: File | None = None  # PEM: whose certificates of clients are believed
 
     def problems(self, config: Any) -> Iterable[Problem]:
-        return unusable(self.certificates)
+        yield from unusable(self.certificates)
+        if self.client_ca is not None and self.certificates:
+            # Imported here: OpenSSL is loaded only where TLS is asked for.
+            from supervisor.ground.net.tls import KeyPair, certificate_context
+
+            try:
+                certificate_context(
+                    KeyPair(self.certificates[0].cert.data, self.certificates[0].key.data),
+                    authorities=self.client_ca.data,
+                )
+            except ValueError as error:
+                yield Problem(("client_ca",), str(error))
+
+
+@attrs.frozen(kw_only=True)
+class ServerTlsTable:
+    """[pooler.databases.NAME] tls: connections to its servers."""
+
+    mode: Literal["prefer", "require", "verify-ca", "verify-full"] = "verify-full"  # libpq's sslmode
+    ca: File | None = None  # PEM: whom to trust; None: whom the system trusts
+    name: str | None = None  # what a server's certificate must name; None: its address
+    cert: File | None = None  # PEM: what we show to servers that ask who we are
+    key: File | None = None
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        for key, other in (("cert", "key"), ("key", "cert")):
+            if getattr(self, key) is None and getattr(self, other) is not None:
+                yield Problem((other,), f"needs a {key} beside it")
+        if self.ca is not None and self.mode in ("prefer", "require"):
+            yield Problem(("ca",), f'is not used in mode "{self.mode}"; "verify-ca" checks it')
+        try:
+            encryption(self)
+        except ValueError as error:
+            yield Problem(("ca" if self.ca is not None else "cert",), str(error))
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +93,7 @@ class DatabaseTable:
     pool_size: Annotated[int, Between(1, 10_000)] = 20  # server connections per user, over all workers
     user: str | None = None  # log in to the server as this user, whoever the client is
     password: Secret | None = None  # of that user, if the users file does not hold it
+    tls: ServerTlsTable | None = None  # to its servers
 
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.primary not in config.pools:
@@ -72,11 +109,15 @@ class AuthTable:
     """[pooler.auth]: who may log in, and how it is proved."""
 
     users: File
-    type: Literal["auto", "scram-sha-256", "md5", "trust"] = "auto"
+    type: Literal["auto", "scram-sha-256", "md5", "password", "cert", "trust"] = "auto"
+    hba: File | None = None  # rules by address, database and user, instead of one type for all
 
     def problems(self, config: Any) -> Iterable[Problem]:
         for problem in read_users(self.users)[1][:MAX_USER_PROBLEMS]:
             yield Problem(("users",), f"{self.users}: {problem}")
+        if self.hba is not None:
+            for problem in read_rules(self.hba)[1][:MAX_USER_PROBLEMS]:
+                yield Problem(("hba",), f"{self.hba}: {problem}")
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +146,9 @@ class PoolerTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.listeners and self.auth is None:
             yield Problem(("auth",), "missing: a listener needs to know its users")
+        asking = [one for one in self.listeners.values() if one.tls is not None and one.tls.client_ca is not None]
+        if self.auth is not None and self.auth.type == "cert" and self.auth.hba is None and not asking:
+            yield Problem(("auth", "type"), "no listener asks for certificates: its tls needs a client_ca")
         if self.listeners and not self.databases:
             yield Problem(("databases",), "missing: a listener needs a database to lead to")
         known = users_of(self).by_name
@@ -128,6 +172,15 @@ def read_users(file: File) -> tuple[Users, list[str]]:
         return users.read(file.data.decode())
     except UnicodeDecodeError:
         return Users(), ["is not UTF-8"]
+
+
+@lru_cache(maxsize=8)
+def read_rules(file: File) -> tuple[Rules, list[str]]:
+    """The rules of a file and what is wrong with it; read once for each content."""
+    try:
+        return hba.read(file.data.decode())
+    except UnicodeDecodeError:
+        return Rules(), ["is not UTF-8"]
 
 
 def users_of(table: PoolerTable) -> Users:

@@ -1,7 +1,8 @@
 """Server connections that go from one worker to another: asked for by `Want`, sent as a descriptor with `Give`.
 
 The lease goes first, in the plane: if either process dies, the connection's place in the pool belongs to one of them
-and is found by who reaps. A connection that can't be sent stays where it was.
+and is found by who reaps. A connection that can't be sent stays where it was; one under TLS is closed, and the taker
+opens one in its place.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pooler import recovery
+from pooler.encryption import certificate_of
 from pooler.orders import Give, Want
 from pooler.parameters import intern, settable
 from pooler.server import ServerConnection
@@ -34,6 +37,12 @@ def ask(pool: ServerPool) -> None:
 def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
     """Send a free connection to the worker with these counters; False if it stays ours."""
     worker, column = pool.worker, _column(base)
+    if pool.settings.encryption is not None and certificate_of(server.conn) is not None:
+        # Its keys can't go along: closed, it leaves its place to the other worker, if that has none.
+        if pool.leases.open(pool.row) < pool.settings.size:
+            return False
+        recovery.retire(pool, server)
+        return True
     if server.conn.readable or not pool.leases.move(server.lease, column):
         return False
     message = Give(

@@ -88,4 +88,5 @@ def certificates(table: ListenerTable) -> Certificates | None:
     # Imported here: OpenSSL is loaded only where TLS is asked for.
     from supervisor.ground.net.tls import Certificates, KeyPair
 
-    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], (ALPN,))
+    authorities = None if table.tls.client_ca is None else table.tls.client_ca.data
+    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], (ALPN,), authorities)

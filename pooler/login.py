@@ -18,7 +18,6 @@ from pooler.startup import CANCEL_CODE, PROTOCOL_3_0
 from pooler.users import User, md5_response
 
 MAX_SECRET = 256  # bytes; protocol 3.2
-_SASL_MECHANISM = scram.MECHANISM.encode()
 
 
 @attrs.define(eq=False)
@@ -27,6 +26,8 @@ class Login:
 
     user: User
     database: str
+    secure: bool = False  # the connection is encrypted
+    binding: bytes | None = None  # to what a proof can be bound
     ready: bool = False
     parameters: dict[str, str] = attrs.field(factory=dict)
     pid: int = 0
@@ -72,17 +73,23 @@ class Login:
         if kind == MD5 and len(body) == 4:
             return self._password(md5_response(self._md5_hash(), body).encode() + b"\0")
         if kind == SASL:
-            if _SASL_MECHANISM not in body.split(b"\0"):
+            offered = body.split(b"\0")
+            plus = self.binding is not None and scram.MECHANISM_PLUS.encode() in offered
+            if not plus and scram.MECHANISM.encode() not in offered:
                 raise ServerError("the server offers no SASL mechanism that we know", FEATURE_NOT_SUPPORTED)
-            self._exchange = ScramClient(self.user.password, self.user.keys)
-            first = self._exchange.first()
-            return self._password(_SASL_MECHANISM + b"\0" + len(first).to_bytes(4, "big") + first)
+            self._exchange = exchange = ScramClient(self.user.password, self.user.keys, binding=self.binding, plus=plus)
+            first = exchange.first()
+            return self._password(exchange.mechanism.encode() + b"\0" + len(first).to_bytes(4, "big") + first)
         if kind == SASL_CONTINUE and self._exchange is not None:
             return self._password(self._exchange.final(body))
         if kind == SASL_FINAL and self._exchange is not None:
             self._exchange.verify(body)
             self._verified = True
             return b""
+        if kind == CLEARTEXT and self.secure:
+            if self.user.password is None:
+                raise ServerError("the server asks for a password, and the users file holds none", INVALID_PASSWORD)
+            return self._password(self.user.password.encode() + b"\0")
         if kind == CLEARTEXT:
             raise ServerError(
                 "the server asks for the password in clear text, which is not sent over an unencrypted connection",

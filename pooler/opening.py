@@ -57,13 +57,9 @@ def launch(pool: ServerPool) -> None:
 
 
 async def _open(pool: ServerPool, server: Server, lease: int) -> None:
-    settings = pool.settings
     opened: ServerConnection | None = None
     try:
-        opened = await log_in(
-            pool.lane, server, lease, settings.user, settings.database,
-            settings.server_connect_timeout, settings.server_lifetime,
-        )  # fmt: skip
+        opened = await log_in(pool.lane, server, lease, pool.settings)
         pool.leases.bind(lease, opened.pid, opened.secret)
     except ServerError as error:
         if error.sqlstate == CANNOT_CONNECT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pooler.encryption import encryption
 from pooler.server import send_cancel
 from supervisor.plane.layout import Kind
 
@@ -22,19 +23,20 @@ LAST_MOMENT = 0.2  # seconds from the cancel to the server process's end; nobody
 def adopt(runtime: PoolerRuntime) -> None:
     """Take over what is orphaned. Each lease goes to one worker."""
     leases, worker = runtime.leases, runtime.worker
-    for row in worker.plane.names(Kind.LEASEPOOL).values():
+    for name, row in worker.plane.names(Kind.LEASEPOOL).items():
         if leases.open(row):
             for held in leases.orphans(row):
                 if leases.adopt(held.lease, worker.column):
-                    runtime.lane.spawn(_end(runtime, held), "orphan")
+                    runtime.lane.spawn(_end(runtime, held, name), "orphan")
 
 
-async def _end(runtime: PoolerRuntime, held: Held) -> None:
+async def _end(runtime: PoolerRuntime, held: Held, name: str) -> None:
     lane, worker = runtime.lane, runtime.worker
     server = next((one for pool in worker.pools.values() if (one := pool.by_row(held.server_row)) is not None), None)
     try:
         if server is not None and held.pid:
-            await send_cancel(lane, server, held.pid, held.secret)
+            table = runtime.table.databases.get(name.partition("/")[0])
+            await send_cancel(lane, server, held.pid, held.secret, encryption(table.tls) if table is not None else None)
         await lane.sleep(LAST_MOMENT)
     finally:
         runtime.leases.free(held.lease)

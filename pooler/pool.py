@@ -33,6 +33,8 @@ MAX_EARLY = 64 * 1024  # bytes that a client may send while it waits; beyond, it
 # Between workers, first come first served holds to this: a connection that changes workers costs about 100 µs, and
 # under load every other one would.
 TICKET_TOLERANCE = 2_000_000  # ns
+# One under TLS can't change workers: it is closed, and another opened, which takes 10 ms and more.
+TLS_TOLERANCE = 100_000_000  # ns that a client of another worker has waited before
 
 _FOREVER = 1 << 63
 _NEVER = float("inf")
@@ -161,6 +163,8 @@ class ServerPool:
     def _give_away(self, server: ServerConnection, before: int) -> bool:
         """To the worker whose client came first, if that was before `before`."""
         cells = self.cells
+        if self.settings.encryption is not None:
+            before = min(before, self.lane.now_ns - TLS_TOLERANCE)
         oldest, to = before, 0
         for base in self.others:
             ticket = cells[base + LeasePool.OLDEST_TICKET]
@@ -326,7 +330,11 @@ class ServerPool:
         if (settings.database, settings.group) != (self.settings.database, self.settings.group):
             self.reported = None
         for server in self.servers:
-            if settings.database != self.settings.database or server.server not in group.servers:
+            if (
+                settings.database != self.settings.database
+                or settings.encryption is not self.settings.encryption
+                or server.server not in group.servers
+            ):
                 server.expires = server.good_until = 0.0
         self.settings, self.group, self.failure = settings, group, None
         if self.leaving:

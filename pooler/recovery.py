@@ -107,7 +107,7 @@ async def cancel(pool: ServerPool, server: ServerConnection) -> None:
     server.cancels += 1
     server.good_until = 0.0
     try:
-        await send_cancel(pool.lane, server.server, server.pid, server.secret)
+        await send_cancel(pool.lane, server.server, server.pid, server.secret, pool.settings.encryption)
     finally:
         server.cancels -= 1
         if not server.cancels:
@@ -120,7 +120,7 @@ async def cancel(pool: ServerPool, server: ServerConnection) -> None:
 async def _dispose(pool: ServerPool, server: ServerConnection) -> None:
     try:
         if server.outstanding.fifo or server.outstanding.unknown:
-            await send_cancel(pool.lane, server.server, server.pid, server.secret)
+            await send_cancel(pool.lane, server.server, server.pid, server.secret, pool.settings.encryption)
         await server.close(pool.lane)
     finally:
         _forget(pool, server)

@@ -16,12 +16,13 @@ from pooler import handover, orphans
 from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
-from pooler.config import PoolerTable, users_of
+from pooler.config import PoolerTable, read_rules, users_of
 from pooler.console.averages import PERIOD, Averages
 from pooler.console.reloads import Reloads
 from pooler.console.survey import Survey
 from pooler.drain import Drain
 from pooler.errors import shutting_down
+from pooler.hba import Rules
 from pooler.keys import Keys
 from pooler.listener import Listener, certificates
 from pooler.orders import Ask, Cancel, Canceled, Give, Kill, Told, Want
@@ -100,6 +101,12 @@ class PoolerRuntime:
     def method(self) -> Method:
         """How clients prove themselves."""
         return Method(self.table.auth.type) if self.table.auth is not None else Method.AUTO
+
+    @property
+    def rules(self) -> Rules | None:
+        """Who may come in from where; None where one method holds for all."""
+        auth = self.table.auth
+        return read_rules(auth.hba)[0] if auth is not None and auth.hba is not None else None
 
     @property
     def ignored(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """SCRAM-SHA-256 from both sides: ScramServer proves a client, ScramClient proves us to a PostgreSQL server.
 
-Owns the three messages and their arithmetic, without channel binding. Messages are given as they stand inside the SASL
-messages of the protocol; framing is the caller's. Nonces come from the caller's `nonce` in tests, else from `secrets`.
+Owns the three messages and their arithmetic, with and without channel binding. Messages are given as they stand inside
+the SASL messages of the protocol; framing is the caller's. Nonces come from `secrets`, in tests from the caller.
 Source: RFC 5802, RFC 7677, PostgreSQL 55.3 "SASL Authentication" (which says that the user name in the message is
 ignored).
 """
@@ -18,10 +18,12 @@ from functools import lru_cache
 
 import attrs
 
-from pooler.errors import INVALID_PASSWORD, PROTOCOL_VIOLATION, PeerError, ServerError
+from pooler.errors import INVALID_AUTHORIZATION, INVALID_PASSWORD, PROTOCOL_VIOLATION, PeerError, ServerError
 from pooler.saslprep import saslprep
 
 MECHANISM = "SCRAM-SHA-256"
+MECHANISM_PLUS = "SCRAM-SHA-256-PLUS"  # with channel binding, RFC 5802 §6
+BINDING = "tls-server-end-point"  # RFC 5929 §4; the only type that PostgreSQL knows
 ITERATIONS = 4096  # RFC 7677's minimum, and PostgreSQL's default
 # A server names the iterations, and we pay for them, about 0.4 µs each: a wild number must not stop a worker.
 MAX_ITERATIONS = 1_000_000
@@ -96,10 +98,15 @@ def _nonce() -> str:
 
 @attrs.define(eq=False)
 class ScramServer:
-    """The server's side of one exchange: `first(client-first)`, `final(client-final)`. Raises PeerError."""
+    """The server's side of one exchange: `first(client-first)`, `final(client-final)`. Raises PeerError.
+
+    `binding` is what the channel has to show, None where it has nothing; `plus` whether the client has chosen to bind.
+    """
 
     user: str
     secret: Secret
+    binding: bytes | None = None
+    plus: bool = False
     nonce: str = attrs.field(factory=_nonce)
     keys: Keys | None = None  # set when the proof was right
     _header: bytes = b""
@@ -110,15 +117,12 @@ class ScramServer:
     def first(self, data: bytes) -> bytes:
         """Takes client-first-message, returns server-first-message."""
         message = _ascii_or_user(data)
-        if message.startswith("p="):
-            raise _malformed("The client selected SCRAM-SHA-256 without channel binding, but demands it.")
-        if not message.startswith(("n,", "y,")):
-            raise _malformed("Unexpected channel-binding flag.")
-        header_end = message.find(",", 2) + 1
-        if header_end != 3:
+        flag, comma, rest = message.partition(",")
+        self._check_flag(flag)
+        if not comma or not rest.startswith(","):
             raise PeerError("0A000", "client uses authorization identity, but it is not supported")
-        self._header = message[:3].encode()
-        self._bare = message[3:]
+        self._header = f"{flag},,".encode()
+        self._bare = rest[1:]
         attributes = self._bare.split(",")
         if attributes[0].startswith("m="):
             raise PeerError("0A000", "client requires an unsupported SCRAM extension")
@@ -132,6 +136,23 @@ class ScramServer:
         self._server_first = f"r={self._full_nonce},s={salt},i={self.secret.iterations}"
         return self._server_first.encode()
 
+    def _check_flag(self, flag: str) -> None:
+        """RFC 5802 §6: what the client thinks of channel binding must be what is so."""
+        if self.plus:
+            if flag != f"p={BINDING}":
+                raise _malformed("The client selected SCRAM-SHA-256-PLUS, but another channel binding, or none.")
+        elif flag.startswith("p="):
+            raise _malformed("The client selected SCRAM-SHA-256 without channel binding, but demands it.")
+        elif flag == "y" and self.binding is not None:
+            # Somebody in the middle may have taken the offer away.
+            raise PeerError(
+                INVALID_AUTHORIZATION,
+                "SCRAM channel binding negotiation error",
+                detail="The client supports channel binding but thinks that the server does not, which it does.",
+            )
+        elif flag not in ("n", "y"):
+            raise _malformed("Unexpected channel-binding flag.")
+
     def final(self, data: bytes) -> bytes:
         """Takes client-final-message, returns server-final-message; PeerError 28P01 if the proof is wrong."""
         message = _ascii_or_user(data)
@@ -139,7 +160,10 @@ class ScramServer:
         attributes = without_proof.split(",")
         if not mark or len(attributes) < 2 or not attributes[0].startswith("c=") or not attributes[1].startswith("r="):
             raise _malformed("Expected attributes c, r and p.")
-        if attributes[0][2:] != base64.b64encode(self._header).decode():
+        channel = self._header + ((self.binding or b"") if self.plus else b"")
+        if not hmac.compare_digest(attributes[0][2:].encode(), base64.b64encode(channel)):
+            if self.plus:
+                raise PeerError(INVALID_AUTHORIZATION, "SCRAM channel binding check failed")
             raise PeerError(PROTOCOL_VIOLATION, "unexpected SCRAM channel-binding attribute in client-final-message")
         if not hmac.compare_digest(attributes[1][2:].encode(), self._full_nonce.encode()):
             raise PeerError(PROTOCOL_VIOLATION, "invalid SCRAM response", detail="Nonce does not match.")
@@ -175,13 +199,25 @@ class ScramClient:
     password: str | None = attrs.field(repr=False)
     keys: Keys | None = None
     nonce: str = attrs.field(factory=_nonce)
+    binding: bytes | None = None  # what the channel has to show
+    plus: bool = False  # the server offers to bind
     _bare: str = ""
     _expected: bytes = b""
+
+    @property
+    def mechanism(self) -> str:
+        return MECHANISM_PLUS if self.plus and self.binding is not None else MECHANISM
+
+    def _header(self) -> bytes:
+        """RFC 5802 §7: gs2-header. "y": we could bind, and the server has not offered it."""
+        if self.binding is None:
+            return b"n,,"
+        return f"p={BINDING},,".encode() if self.plus else b"y,,"
 
     def first(self) -> bytes:
         """client-first-message; the user name is empty, for PostgreSQL takes that of the startup packet."""
         self._bare = f"n=,r={self.nonce}"
-        return f"n,,{self._bare}".encode()
+        return self._header() + self._bare.encode()
 
     def final(self, data: bytes) -> bytes:
         """Takes server-first-message, returns client-final-message."""
@@ -189,7 +225,8 @@ class ScramClient:
         if not nonce.startswith(self.nonce) or nonce == self.nonce:
             raise ServerError("the server answered SCRAM with a nonce that is not ours")
         keys = self._keys(salt, iterations)
-        without_proof = f"c=biws,r={nonce}"
+        channel = self._header() + ((self.binding or b"") if self.plus else b"")
+        without_proof = f"c={base64.b64encode(channel).decode()},r={nonce}"
         signed = f"{self._bare},{data.decode()},{without_proof}".encode()
         proof = _xor(keys.client_key, _hmac(keys.secret.stored_key, signed))
         self._expected = _hmac(keys.secret.server_key, signed)

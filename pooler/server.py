@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pooler import errors
+from pooler.binding import end_point
+from pooler.encryption import certificate_of
 from pooler.errors import CANNOT_CONNECT, CONNECTION_FAILURE, ServerError
 from pooler.login import Login, cancel_request
 from pooler.messages import TERMINATE, parse_parameter_status, query, take_from_server
 from pooler.parameters import Values, changed, intern, settable
 from pooler.states import Outstanding
-from pooler.users import User
 from supervisor.ground.lane import Cancelled, Overdue
 from supervisor.plane import layout
 
 if TYPE_CHECKING:
+    from pooler.encryption import Encryption
+    from pooler.settings import PoolSettings
     from supervisor.ground.lane import Conn, Lane
     from supervisor.ground.pools import Server
 
@@ -133,12 +136,21 @@ class ServerConnection:
             conn.close()
 
 
-async def connect(lane: Lane, server: Server, within: float) -> Conn:
+async def connect(lane: Lane, server: Server, within: float, encryption: Encryption | None) -> Conn:
     """A connection, not logged in yet. Raises ServerError 08001. The session's deadline holds for what comes after,
     too."""
     lane.current.expire_in(within)
+    conn = None
     try:
-        return await lane.connect(server.family, server.sockaddr)
+        conn = await lane.connect(server.family, server.sockaddr)
+        if encryption is not None:
+            plain, conn = conn, None
+            try:
+                conn = await encryption.start(plain, server.sockaddr[0], server.name)
+            finally:
+                if conn is None:
+                    plain.close()
+        return conn
     except OSError as error:
         reason = error.strerror or errno.errorcode.get(error.errno or 0, "unknown")
         raise ServerError(f"could not connect to {server.name}: {reason}", CANNOT_CONNECT) from None
@@ -146,13 +158,12 @@ async def connect(lane: Lane, server: Server, within: float) -> Conn:
         raise ServerError(f"could not connect to {server.name}: timeout", CANNOT_CONNECT) from None
 
 
-async def log_in(
-    lane: Lane, server: Server, lease: int, user: User, database: str, within: float, lifetime: float
-) -> ServerConnection:
-    """A new connection, ready for use; `within` seconds for all of it. Raises ServerError."""
-    conn = await connect(lane, server, within)
+async def log_in(lane: Lane, server: Server, lease: int, settings: PoolSettings) -> ServerConnection:
+    """A new connection, ready for use, `server_connect_timeout` for all of it. Raises ServerError."""
+    conn = await connect(lane, server, settings.server_connect_timeout, settings.encryption)
+    secured = certificate_of(conn)
     try:
-        login = Login(user, database)
+        login = Login(settings.user, settings.database, secured is not None, end_point(secured))
         await conn.send(login.begin())
         buffer = bytearray()
         while not login.ready:
@@ -178,17 +189,17 @@ async def log_in(
     finally:
         lane.current.deadline = float("inf")
     reported = intern(login.parameters)
-    expires = lane.now + lifetime * (1 - LIFETIME_JITTER * random.random())
+    expires = lane.now + settings.server_lifetime * (1 - LIFETIME_JITTER * random.random())
     return ServerConnection(
         conn, server, lease, login.pid, login.secret, reported, reported, settable(reported), expires
     )
 
 
-async def send_cancel(lane: Lane, server: Server, pid: int, secret: bytes) -> None:
+async def send_cancel(lane: Lane, server: Server, pid: int, secret: bytes, encryption: Encryption | None) -> None:
     """Cancel what a server process is doing; returns when the server has taken notice, or could not be reached."""
     conn = None
     try:
-        conn = await connect(lane, server, CANCEL_TIMEOUT)
+        conn = await connect(lane, server, CANCEL_TIMEOUT, encryption)
         await conn.send(cancel_request(pid, secret))
         # PostgreSQL closes this connection after it has sent the signal.
         while await conn.recv():

@@ -7,6 +7,7 @@ import math
 import attrs
 
 from pooler.config import DatabaseTable, PoolerTable, users_of
+from pooler.encryption import Encryption, encryption
 from pooler.users import User
 
 
@@ -20,6 +21,7 @@ class PoolSettings:
     mode: str  # session, transaction, statement
     size: int
     reset_query: str
+    encryption: Encryption | None  # towards its servers
     query_wait_timeout: float
     client_idle_timeout: float
     server_connect_timeout: float
@@ -41,6 +43,7 @@ def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | 
         mode=database.pool_mode,
         size=database.pool_size,
         reset_query=table.server_reset_query,
+        encryption=encryption(database.tls),
         query_wait_timeout=table.query_wait_timeout or math.inf,
         client_idle_timeout=table.client_idle_timeout or math.inf,
         server_connect_timeout=table.server_connect_timeout,

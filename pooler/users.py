@@ -73,6 +73,21 @@ def md5_matches(stored: str, salt: bytes, response: str) -> bool:
     return hmac.compare_digest(md5_response(stored, salt).encode(), response.encode())
 
 
+def password_matches(user: User | None, name: str, password: str) -> bool:
+    """Whether a password in clear text is this user's, however it is stored. Constant-time comparison."""
+    if user is None:
+        return False
+    if user.password is not None:
+        return hmac.compare_digest(user.password.encode(), password.encode())
+    if user.secret is not None:
+        keys = derive(password, user.secret.salt, user.secret.iterations)
+        if not hmac.compare_digest(keys.secret.stored_key, user.secret.stored_key):
+            return False
+        user.keys = keys  # they open a server that keeps the same secret
+        return True
+    return user.md5 is not None and hmac.compare_digest(md5_stored(name, password).encode(), user.md5.encode())
+
+
 @attrs.frozen
 class Users:
     """All users of a file. `key` seasons the mock secrets of users that don't exist; the same in every worker."""

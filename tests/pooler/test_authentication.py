@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooler import scram, users
-from pooler.authentication import Authentication, Method
+from pooler.authentication import Authentication, Channel, Method
 from pooler.errors import PeerError
 from pooler.scram import ScramClient
 from pooler.users import Users, md5_response, md5_stored
@@ -135,3 +135,60 @@ def test_property_only_peer_error_escapes_and_nobody_comes_in(user: str, payload
     except PeerError:
         pass
     assert not exchange.proved
+
+
+def by_password(exchange: Authentication, password: str = "secret") -> None:
+    assert kind(exchange.begin()) == 3
+    assert exchange.answer(P, password.encode() + b"\0") == b""
+
+
+@pytest.mark.parametrize("user", ["plain", "hashed", "scram"])
+def test_a_password_in_clear_text_fits_whatever_is_stored(user: str) -> None:
+    exchange = Authentication(user, Method.PASSWORD, USERS, Channel(secure=True))
+    by_password(exchange)
+    assert exchange.proved
+    for name, password in ((user, "wrong"), ("nobody", "secret")):
+        with pytest.raises(PeerError) as caught:
+            by_password(Authentication(name, Method.PASSWORD, USERS, Channel(secure=True)), password)
+        assert caught.value.sqlstate == "28P01"
+
+
+def test_a_password_in_clear_text_is_not_asked_for_without_tls() -> None:
+    with pytest.raises(PeerError, match="over TLS only"):
+        Authentication("plain", Method.PASSWORD, USERS).begin()
+
+
+@pytest.mark.parametrize(
+    ("method", "channel", "fine"),
+    [
+        (Method.CERT, Channel(True, subject="plain"), True),
+        (Method.CERT, Channel(True, subject="hashed"), False),
+        (Method.CERT, Channel(True), False),
+        (Method.PEER, Channel(peer="plain"), True),
+        (Method.PEER, Channel(peer="root"), False),
+        (Method.REJECT, Channel(), False),
+    ],
+)
+def test_who_is_known_by_the_connection_itself(method: Method, channel: Channel, fine: bool) -> None:
+    exchange = Authentication("plain", method, USERS, channel)
+    if fine:
+        assert exchange.begin() == b""
+        assert exchange.proved
+        return
+    with pytest.raises(PeerError) as caught:
+        exchange.begin()
+    assert caught.value.sqlstate == "28000"
+
+
+def test_binding_is_offered_where_there_is_something_to_bind_to() -> None:
+    exchange = Authentication("plain", Method.AUTO, USERS, Channel(True, b"certificate"))
+    assert exchange.begin()[9:] == b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"
+    client = ScramClient("secret", binding=b"certificate", plus=True)
+    first = client.first()
+    challenge = exchange.answer(P, b"SCRAM-SHA-256-PLUS\0" + len(first).to_bytes(4, "big") + first)
+    client.verify(exchange.answer(P, client.final(challenge[9:]))[9:])
+    assert exchange.proved
+    plain = Authentication("plain", Method.AUTO, USERS)
+    plain.begin()
+    with pytest.raises(PeerError, match="invalid SASL authentication mechanism"):
+        plain.answer(P, b"SCRAM-SHA-256-PLUS\0" + len(first).to_bytes(4, "big") + first)

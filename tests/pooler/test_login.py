@@ -111,3 +111,20 @@ def test_property_only_our_errors_escape(messages: list[tuple[int, bytes]]) -> N
             login.receive(*one)
     except (ServerError, PeerError):
         pass
+
+
+def test_a_password_goes_in_clear_text_over_tls_only() -> None:
+    asked = request(3)
+    assert feed(Login(USER, "app", secure=True), asked) == message(b"p", b"secret\0")
+    with pytest.raises(ServerError, match="clear text"):
+        feed(Login(USER, "app"), asked)
+    with pytest.raises(ServerError, match="holds none"):
+        feed(Login(User("app"), "app", secure=True), asked)
+
+
+def test_the_proof_is_bound_where_the_server_offers_it() -> None:
+    for offered, chosen in ((b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0", b"-PLUS\0"), (b"SCRAM-SHA-256\0\0", b"256\0")):
+        login = Login(USER, "app", secure=True, binding=b"certificate")
+        said = feed(login, request(10, offered))
+        assert said[5:].startswith(b"SCRAM-SHA-256" + chosen.removeprefix(b"256"))
+        assert (b"p=tls-server-end-point,," in said) == (chosen == b"-PLUS\0")

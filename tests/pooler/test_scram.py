@@ -156,3 +156,35 @@ def test_property_only_server_error_escapes_the_client_side(first: bytes, final:
 
 def test_a_password_is_prepared_before_it_is_hashed() -> None:
     assert scram.derive("a\u00a0b", b"salt", 1) == scram.derive("a b", b"salt", 1)
+
+
+def bound(server_binding: bytes | None, client_binding: bytes | None, offered: bool) -> ScramServer:
+    """An exchange over a channel with these two ends; raises what either side raises."""
+    client = ScramClient("secret", binding=client_binding, plus=offered)
+    server = ScramServer("app", derive("secret", b"salt", 4096).secret, server_binding)
+    server.plus = client.mechanism == scram.MECHANISM_PLUS
+    client.verify(server.final(client.final(server.first(client.first()))))
+    return server
+
+
+def test_a_proof_bound_to_the_channel() -> None:
+    assert bound(b"certificate", b"certificate", offered=True).plus
+    assert not bound(b"certificate", None, offered=True).plus
+    assert not bound(None, b"certificate", offered=False).plus
+
+
+def test_another_certificate_in_the_middle_is_noticed() -> None:
+    with pytest.raises(PeerError, match="channel binding check failed"):
+        bound(b"ours", b"another", offered=True)
+
+
+def test_an_offer_that_was_taken_away_is_noticed() -> None:
+    with pytest.raises(PeerError, match="negotiation error"):
+        bound(b"certificate", b"certificate", offered=False)
+
+
+def test_another_type_of_binding_is_refused() -> None:
+    server = ScramServer("app", derive("secret", b"salt", 4096).secret, b"certificate", plus=True)
+    for flag in (b"p=tls-unique", b"y", b"n"):
+        with pytest.raises(PeerError, match="malformed"):
+            server.first(flag + b",,n=,r=abc")

@@ -14,6 +14,7 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 
 from supervisor.ground.lane.conn import Conn
 from supervisor.ground.net.tlsconn import TlsConn, reason_of
@@ -70,12 +71,27 @@ def base_context(alpn: Sequence[bytes] = ()) -> SSL.Context:
     return context
 
 
-def certificate_context(pair: KeyPair, alpn: Sequence[bytes] = ()) -> SSL.Context:
-    """A context for one certificate. Raises ValueError, saying what is wrong with the pair."""
+def certificate_context(pair: KeyPair, alpn: Sequence[bytes] = (), authorities: bytes | None = None) -> SSL.Context:
+    """A context for one certificate; it asks clients for theirs, if `authorities` (PEM) says whom to trust. Raises
+    ValueError, saying what is wrong with the pair."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     _settle(context, alpn)
     install(context, pair)
+    if authorities is not None:
+        trust(context, authorities)
     return context
+
+
+def trust(context: SSL.Context, authorities: bytes) -> None:
+    """Let connections of `context` believe these PEM certificates. Raises ValueError."""
+    try:
+        certificates = x509.load_pem_x509_certificates(authorities)
+    except ValueError as error:
+        raise ValueError(f"not PEM certificates: {error}") from None
+    store = context.get_cert_store()
+    assert store is not None
+    for certificate in certificates:
+        store.add_cert(X509.from_cryptography(certificate))
 
 
 def install(context: SSL.Context, pair: KeyPair) -> None:
@@ -99,13 +115,14 @@ def install(context: SSL.Context, pair: KeyPair) -> None:
 class Certificates:
     """Which context serves which name: exact, then wildcard by one label (RFC 6125 §6.4.3), else the first."""
 
-    def __init__(self, pairs: Sequence[KeyPair], alpn: Sequence[bytes] = ()) -> None:
+    def __init__(self, pairs: Sequence[KeyPair], alpn: Sequence[bytes] = (), authorities: bytes | None = None) -> None:
         if not pairs:
             raise ValueError("no certificate")
+        self.asks = authorities is not None  # clients for their certificates
         self._by_name: dict[str, SSL.Context] = {}
         self._default: SSL.Context | None = None
         for pair in pairs:
-            context = certificate_context(pair, alpn)
+            context = certificate_context(pair, alpn, authorities)
             self._default = self._default or context
             for name in pair.names():
                 self._by_name.setdefault(name, context)
@@ -118,6 +135,11 @@ class Certificates:
         context = found or self._default
         assert context is not None
         return context
+
+
+def _judged(ssl: SSL.Connection, certificate: Any, error: int, depth: int, fine: int) -> bool:
+    """OpenSSL's judgement is ours: a client may come without a certificate, but not with one that nobody trusts."""
+    return bool(fine)
 
 
 class Acceptor:
@@ -133,5 +155,7 @@ class Acceptor:
 
     def wrap(self, conn: Conn) -> TlsConn:
         ssl = SSL.Connection(self._base, conn.sock)
+        if self.certificates.asks:
+            ssl.set_verify(SSL.VERIFY_PEER, _judged)  # of the connection: a change of its context leaves this alone
         ssl.set_accept_state()
         return TlsConn(conn, ssl)

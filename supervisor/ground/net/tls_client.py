@@ -10,14 +10,12 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _openssl
-from OpenSSL.crypto import X509
 
 from supervisor.ground.lane.conn import Conn
-from supervisor.ground.net.tls import CIPHERS, KeyPair, install
+from supervisor.ground.net.tls import CIPHERS, KeyPair, install, trust
 from supervisor.ground.net.tlsconn import TlsConn
 
 _PARTIAL_WILDCARDS = 0x4  # X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS: only a whole label, RFC 6125 §6.4.3
@@ -27,16 +25,16 @@ class Connector:
     """Makes client connections for the servers of one pool.
 
     `authorities` are PEM certificates to trust, None for the system's; `name` is what a server must prove and is asked
-    for (SNI), None for its address; `pair` is the certificate to show if asked. Raises ValueError for what OpenSSL
-    doesn't take.
+    for (SNI), None for its address; `pair` is the certificate to show if asked. Without `named` a certificate of the
+    right authority is enough, whatever its names. Raises ValueError for what OpenSSL doesn't take.
     """
 
     def __init__(
         self, authorities: bytes | None = None, name: str | None = None, pair: KeyPair | None = None,
-        alpn: Sequence[bytes] = (), *, verify: bool = True,
+        alpn: Sequence[bytes] = (), *, verify: bool = True, named: bool = True,
     ) -> None:  # fmt: skip
         self._name = name
-        self._verify = verify
+        self._named = verify and named
         self._context = context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(CIPHERS)
@@ -49,7 +47,7 @@ class Connector:
             if authorities is None:
                 context.set_default_verify_paths()
             else:
-                _trust(context, authorities)
+                trust(context, authorities)
         if pair is not None:
             install(context, pair)
 
@@ -60,7 +58,7 @@ class Connector:
         ip = _is_address(name)
         if not ip:
             ssl.set_tlsext_host_name(name.encode("ascii"))  # RFC 6066 §3: no addresses
-        if self._verify:
+        if self._named:
             _expect(ssl, name, ip)
         ssl.set_connect_state()
         return TlsConn(conn, ssl)
@@ -86,14 +84,3 @@ def _expect(ssl: SSL.Connection, name: str, ip: bool) -> None:
         done = _openssl.X509_VERIFY_PARAM_set1_host(parameters, _ffi.new("char[]", text), len(text))
     if not done:
         raise OSError(f"OpenSSL can't check for the name {name}")
-
-
-def _trust(context: SSL.Context, authorities: bytes) -> None:
-    try:
-        certificates = x509.load_pem_x509_certificates(authorities)
-    except ValueError as error:
-        raise ValueError(f"not PEM certificates: {error}") from None
-    store = context.get_cert_store()
-    assert store is not None
-    for certificate in certificates:
-        store.add_cert(X509.from_cryptography(certificate))

@@ -11,6 +11,7 @@ import os
 import select
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _openssl
@@ -82,6 +83,14 @@ class TlsConn(Conn):
     def server_name(self) -> bytes | None:
         """The name the client asked for (SNI)."""
         return self._ssl.get_servername()
+
+    def certificate(self) -> bytes | None:
+        """What this side has shown, DER."""
+        return _der(self._ssl.get_certificate())
+
+    def peer_certificate(self) -> bytes | None:
+        """What the peer has shown, DER."""
+        return _der(self._ssl.get_peer_certificate())
 
     def version(self) -> str:
         return self._ssl.get_protocol_version_name()
@@ -199,6 +208,13 @@ class TlsConn(Conn):
                 self._ssl.shutdown()
             except SSL.Error:
                 _forget_errors()
+
+
+def _der(certificate: Any) -> bytes | None:
+    if certificate is None:
+        return None
+    found: bytes = certificate.to_cryptography().public_bytes(Encoding.DER)
+    return found
 
 
 def _failure(error: SSL.Error) -> OSError:
