@@ -8,6 +8,7 @@ from gateway.call import Call, Http1Call
 from gateway.errors import PeerError
 from gateway.fields import TRAILERS, WEBSOCKET
 from gateway.framing import Body
+from gateway.grpc import with_deadline
 from gateway.http2.trunk import Http2Call, Trunk
 from gateway.plan import Route
 from gateway.shared import Shared
@@ -20,7 +21,7 @@ _NOT_TRIED: Final[tuple[Server, ...]] = ()
 class Calling:
     """Makes the calls of one request: the same `payload` for each. `flags` are the request's."""
 
-    __slots__ = ("_body", "_flags", "_head_request", "_payload", "_route", "_shared")
+    __slots__ = ("_body", "_flags", "_head_request", "_payload", "_route", "_shared", "by")
 
     def __init__(
         self, shared: Shared, route: Route, payload: bytes, body: Body, flags: int, head_request: bool
@@ -31,6 +32,7 @@ class Calling:
         self._body = body
         self._flags = flags
         self._head_request = head_request
+        self.by = 0.0  # the client's deadline, of which each server is told what is left; 0: none
 
     async def call(
         self, key: str, within: float, first: Server | None = None, *, fresh: bool = False,
@@ -50,7 +52,7 @@ class Calling:
             stack = None if fresh else upstreams.idle.get(server)
             if stack:
                 server.started()
-                return self.http1(server, stack.pop()[0], True)
+                return self._http1(server, stack.pop()[0], True)
             if multiplexes:
                 trunk, failure = await self._shared_trunk(server, within)
                 if trunk is not None:
@@ -64,7 +66,7 @@ class Calling:
         server, conn, http2 = await upstreams.open(
             route.pool, transport, key, server, within, exclude, http2=multiplexes
         )
-        return self._http2(shared.trunks.add(server, conn)) if http2 else self.http1(server, conn, False)
+        return self._http2(shared.trunks.add(server, conn)) if http2 else self._http1(server, conn, False)
 
     async def _shared_trunk(self, server: Server, within: float) -> tuple[Trunk | None, str]:
         """A connection by HTTP/2 that has room; one that others are opening just now is waited for, and with them goes
@@ -83,11 +85,21 @@ class Calling:
             trunk = shared.trunks.find(server)
         return trunk, ""
 
-    def http1(self, server: Server, conn: Any, kept: bool) -> Http1Call:
-        return Http1Call(self._shared, server, conn, kept, self._payload, self._body, self._head_request)
+    def _told(self) -> bytes:
+        """The payload for a server that is asked now."""
+        if not self.by:
+            return self._payload
+        return with_deadline(self._payload, self.by - self._shared.lane.now)
+
+    def take_over(self, server: Server, conn: Any) -> Http1Call:
+        """A call that was begun elsewhere, with the payload as it is."""
+        return Http1Call(self._shared, server, conn, True, self._payload, self._body, self._head_request)
+
+    def _http1(self, server: Server, conn: Any, kept: bool) -> Http1Call:
+        return Http1Call(self._shared, server, conn, kept, self._told(), self._body, self._head_request)
 
     def _http2(self, trunk: Trunk) -> Http2Call:
         return Http2Call(
-            trunk, self._route.transport.scheme, self._payload, self._body, head_request=self._head_request,
+            trunk, self._route.transport.scheme, self._told(), self._body, head_request=self._head_request,
             trailers=bool(self._flags & TRAILERS),
         )  # fmt: skip

@@ -57,6 +57,7 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "responded": (200, "Answered by the route"),
         # Numbers in the plane go by this order, so what is new stands at the end.
         "tls_failed": (502, "TLS with the server failed"),
+        "deadline_passed": (504, "Time for the whole exchange is over"),
     }
 )
 

@@ -81,7 +81,7 @@ class Exchange(ABC):
         self._failed: tuple[Server, ...] = ()  # servers whose tries have failed
         self._ended = False  # the answer is complete
         self._tunnel: Switch | None = None
-        self._patience = Patience(self.lane.now, route.timeout, route.idle_timeout)
+        self._patience = Patience(self.lane.now, route.timeout, route.idle_timeout, route.total_timeout)
 
     @property
     def unsent(self) -> bytes:
@@ -94,7 +94,7 @@ class Exchange(ABC):
         if upstream is None:
             self._picked = server
             return
-        call = self._calling.http1(server, upstream, True)
+        call = self._calling.take_over(server, upstream)
         call.take_over(sent, answer)
         self.call, self.server_name = call, server.name
 
@@ -120,7 +120,8 @@ class Exchange(ABC):
                         self.call.server.failed(self.lane.now_ns)
                     if self.status:
                         self.reason = error.code
-                        return  # cut: the answer has begun, and ends short
+                        self._cut(error)
+                        return
                     raise
                 break
             if self._tunnel is not None:
@@ -304,6 +305,10 @@ class Exchange(ABC):
         return True
 
     # What is to be sent on the client's connection for each part of the answer.
+
+    @abstractmethod
+    def _cut(self, error: PeerError) -> None:
+        """The answer has begun, and ends short: the client must be able to tell."""
 
     @abstractmethod
     def _interim_head(self, lines: list[bytes]) -> bytes: ...

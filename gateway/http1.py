@@ -7,6 +7,7 @@ from typing import Final
 from gateway.chunks import encode, encode_end
 from gateway.connection import Connection
 from gateway.decisions import Decision
+from gateway.errors import PeerError
 from gateway.exchange import Exchange
 from gateway.fields import CLOSE, KEEP_ALIVE, OLD
 from gateway.framing import Body
@@ -68,6 +69,10 @@ class Http1Exchange(Exchange):
 
     def _end(self, trailers: list[bytes]) -> bytes:
         return encode_end(trailers) if self._chunking else b""
+
+    def _cut(self, error: PeerError) -> None:
+        if self.flags & OLD:  # a body without a frame of its own would look whole after an orderly end
+            self.stream.abort()
 
     def _switch(self, lines: list[bytes]) -> bytes:
         self.status = 101

@@ -2,7 +2,7 @@
 
 A server has the route's time for its answer, over all tries; while the client is what keeps it from going on, it has
 more. Once the answer has begun, it must not stop for longer than the route's idle time. A client must send its body at
-a rate, and take what it asked for.
+a rate, and take what it asked for. Over all of it there may be an end that nothing moves.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ MIN_BODY_RATE: Final = 1024.0  # bytes a second
 
 class Patience:
     """The deadlines of one exchange that began at `began`. `timeout` is for the answer's beginning, `idle` between its
-    pieces."""
+    pieces, `total` for everything."""
 
-    __slots__ = ("_body_left", "_client_by", "_idle", "_server_by", "_stuck_since", "_timeout", "_waited", "answered")
+    __slots__ = (
+        "_body_left", "_client_by", "_end", "_idle", "_server_by", "_stuck_since", "_timeout", "_waited", "answered",
+        "conversing",
+    )  # fmt: skip
 
-    def __init__(self, began: float, timeout: float, idle: float) -> None:
+    def __init__(self, began: float, timeout: float, idle: float, total: float = math.inf) -> None:
+        self._end = began + total
+        self.conversing = False  # both sides speak when they like: no rate is asked of the client's body
         self._timeout = timeout
         self._idle = idle
         self.answered = False  # the answer has begun
@@ -35,7 +40,16 @@ class Patience:
 
     def left(self, now: float) -> float:
         """Seconds in which the server may still answer."""
-        return max(0.0, self._server_by - now)
+        return max(0.0, min(self._server_by, self._end) - now)
+
+    def converse(self, began: float, seconds: float | None) -> None:
+        """It is a conversation, which ends after so many seconds, if there is a limit: then all of them are the
+        server's to begin its answer, too."""
+        self.conversing = True
+        if seconds is not None:
+            self._timeout = seconds
+            self._server_by = began + seconds
+            self._end = min(self._end, began + seconds)
 
     # -- what happened
 
@@ -67,13 +81,13 @@ class Patience:
             self._stuck_since = self._stuck_since or now
             self._client_by = self._stuck_since + CLIENT_SECONDS
         elif receiving:
-            self._client_by = now + self._body_left
+            self._client_by = now + (self._idle if self.conversing else self._body_left)
         else:
             self._client_by = math.inf
         server_by = self._server_by
         if delivering or (receiving and not self.answered):
             server_by = math.inf  # while the client is what keeps it from going on, the server has time
-        return min(self._client_by, server_by)
+        return min(self._client_by, server_by, self._end)
 
     def waited(self, seconds: float) -> None:
         """So long did the last wait take."""
@@ -82,10 +96,14 @@ class Patience:
 
     def verdict(self, now: float, delivering: bool) -> PeerError:
         """What to say when the time that `until` gave is over."""
+        if self._end <= now + 0.001:
+            return PeerError("deadline_passed", "the time for the whole exchange is over")
         if self._client_by > now + 0.001:
             if self.answered:
                 return PeerError("answer_cut", "the server stopped in the middle of its answer")
             return PeerError("answer_timeout", f"no answer within {self._timeout:g} s")
         if delivering:
             return PeerError("client_timeout")
+        if self.conversing:
+            return PeerError("body_timeout", f"neither side has said anything for {self._idle:g} s")
         return PeerError("body_timeout", "the request body comes at less than 1 KiB/s")

@@ -6,6 +6,7 @@ Made anew by each reload beside what runs, and swapped in by one assignment. Wha
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, cast
@@ -51,6 +52,7 @@ class Route:
     forward_token: bool
     timeout: float  # for an answer, over all tries
     idle_timeout: float  # between the pieces of an answer
+    total_timeout: float  # for everything, inf if there is none
     retries: Retries
     max_body: int | None
     counters: int  # base of its cells
@@ -129,6 +131,7 @@ def make(
             forward_token=table.forward_token,
             timeout=float(table.timeout),
             idle_timeout=float(table.idle_timeout),
+            total_timeout=math.inf if table.total_timeout is None else float(table.total_timeout),
             retries=Retries(table.retries, lambda: plane.cells[counters]),
             max_body=None if table.max_body is None else int(table.max_body),
             counters=counters,

@@ -180,6 +180,7 @@ class RouteTable:
     limits: tuple[str, ...] = ()
     timeout: Duration = Duration(15)  # for an answer to begin, over all tries
     idle_timeout: Duration = Duration(60)  # between two pieces of an answer
+    total_timeout: Duration | None = None  # for the whole exchange, bodies included
     retries: RetryTable = RetryTable()
     max_body: Size | None = None
     rewrite: RewriteTable | None = None
@@ -202,8 +203,9 @@ class RouteTable:
             elif gateway.limits[name].key == "user" and self.auth is None:
                 yield Problem(("limits", number), "a limit by user needs auth on the route")
         yield from self._condition_problems()
-        for key in ("timeout", "idle_timeout"):
-            if getattr(self, key) <= 0:
+        for key in ("timeout", "idle_timeout", "total_timeout"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
                 yield Problem((key,), "must be more than 0")
 
     def _outcome_problems(self, config: Any) -> Iterator[Problem]:

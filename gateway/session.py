@@ -292,10 +292,7 @@ async def _carry(shared: Shared, exchange: Http1Exchange, asked: Admission, head
                 exchange.bytes_out, began,
             )  # fmt: skip
     if reason:
-        # Cut short. A body without a frame of its own would look whole after an orderly end.
-        if exchange.flags & OLD:
-            connection.stream.abort()
-        return None
+        return None  # cut short
     if exchange.reusable:
         return body.rest
     if exchange.status != 101 and (not body.done or body.rest):

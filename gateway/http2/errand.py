@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway import grpc
 from gateway.admission import Admission
 from gateway.decisions import undecided_words
 from gateway.errors import PeerError
-from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD
+from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, TRAILERS
 from gateway.framing import Body, LengthBody, StreamedRequest
-from gateway.http2.errors import CANCEL, INTERNAL_ERROR
+from gateway.http2.errors import CANCEL
 from gateway.http2.exchange import StreamExchange
 from gateway.http2.streams import HALF_CLOSED_REMOTE, Stream
 from gateway.plan import Plan
@@ -93,7 +94,7 @@ class Errand(Admission):
         server = route.pool.pick(self.ip)
         stack = None if server is None else shared.upstreams.idle.get(server)
         if server is None or not stack:
-            self._carry(request, LengthBody(0), 0, server)
+            self._carry(request, LengthBody(0), judged[2] & TRAILERS, server)
             return
         lane = link.lane
         self.server = server
@@ -197,7 +198,7 @@ class Errand(Admission):
             else:
                 out.append(b"Expect: 100-continue")
         out += (b"", b"")
-        self._carry(b"\r\n".join(out), body, flags & CONTINUE)
+        self._carry(b"\r\n".join(out), body, flags & (CONTINUE | TRAILERS))
 
     def _carry(
         self, request: bytes, body: Body, flags: int, server: Server | None = None, upstream: Any = None,
@@ -221,9 +222,7 @@ class Errand(Admission):
         try:
             await exchange.run()
             reason = exchange.reason
-            if reason:  # cut short, and nothing else would tell the client
-                link.core.reset(self.stream, INTERNAL_ERROR)
-            else:
+            if not reason:
                 exchange.finish()
         except PeerError as error:
             refused = error
@@ -259,9 +258,15 @@ class Errand(Admission):
                             status, reason, self.request_id, self.bytes_in, bytes_out, self.began)  # fmt: skip
 
     def refuse(self, error: PeerError, server: str = "") -> None:
-        """Answer with a problem."""
+        """Answer with a problem; a gRPC call, with its own kind of one."""
         link, plan = self.link, self.plan
         shared = link.shared
+        if grpc.is_call(self.stream.head.fields.lines):
+            block = shared.blocks.encode(grpc.refusal(error)) + self.tail()
+            link.core.answer(self.stream, block, b"")
+            link.wake()
+            self._account(server, error.status, error.code, len(block))
+            return
         reply = problem(
             error,
             self.request_id,

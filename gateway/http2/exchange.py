@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway import grpc
 from gateway.chunks import kept_trailers
 from gateway.errors import PeerError
 from gateway.exchange import Exchange
 from gateway.framing import Body, StreamedRequest
+from gateway.http2.errors import INTERNAL_ERROR
 from gateway.http2.streams import CLOSED
 from gateway.messages import Head
 
@@ -27,6 +29,11 @@ class StreamExchange(Exchange):
         self._errand = errand
         self._core = link.core
         self._trailers: list[bytes] = []
+        self._is_call = grpc.is_call(errand.stream.head.fields.lines)
+        if self._is_call:
+            now, seconds = self.lane.now, grpc.deadline(payload)
+            self._patience.converse(now, seconds)
+            self._calling.by = 0.0 if seconds is None else now + seconds
 
     def _read_body(self) -> bool:
         stream = self._errand.stream
@@ -65,6 +72,14 @@ class StreamExchange(Exchange):
 
     def _switch(self, lines: list[bytes]) -> bytes:
         raise PeerError("bad_answer", "the server changes the protocol without being asked")
+
+    def _cut(self, error: PeerError) -> None:
+        # Without a frame of its own it must not look whole.
+        stream, core = self._errand.stream, self._core
+        if self._is_call:
+            core.send_end(stream, self.shared.blocks.encode(grpc.status_lines(error.code, error.status, error.detail)))
+        else:
+            core.reset(stream, INTERNAL_ERROR)
 
     def finish(self) -> None:
         """The answer is complete."""

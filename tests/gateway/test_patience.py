@@ -54,3 +54,21 @@ def test_waiting_for_the_server_costs_a_body_nothing() -> None:
     one.waited(9)
     assert one.until(BEGAN + 9, False, True) == BEGAN + 9 + BODY_GRACE
     assert not math.isinf(one.until(BEGAN + 9, False, False))
+
+
+def test_a_conversation_may_rest_and_ends_with_its_deadline() -> None:
+    one = patience()
+    one.converse(BEGAN, 100.0)
+    assert one.until(BEGAN, False, True) == BEGAN + 60
+    assert one.left(BEGAN) == 100
+    one.answer_began(BEGAN + 50)
+    assert one.until(BEGAN + 50, False, True) == BEGAN + 100
+    assert one.verdict(BEGAN + 100, False).code == "deadline_passed"
+
+
+def test_everything_may_have_an_end() -> None:
+    one = Patience(BEGAN, 15.0, 60.0, 20.0)
+    one.answer_began(BEGAN + 5)
+    one.server_moved(BEGAN + 19)
+    assert one.until(BEGAN + 19, True, False) == BEGAN + 20
+    assert one.verdict(BEGAN + 20, True).code == "deadline_passed"
