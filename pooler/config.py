@@ -91,17 +91,31 @@ class DatabaseTable:
     database: str | None = None  # its name there, if another
     pool_mode: Literal["session", "transaction", "statement"] = "transaction"
     pool_size: Annotated[int, Between(1, 10_000)] = 20  # server connections per user, over all workers
+    min_pool_size: Annotated[int, Between(0, 10_000)] = 0  # are kept open, once the pool has been used
+    reserve_pool_size: Annotated[int, Between(0, 10_000)] = 0  # more, for clients that wait too long
+    max_db_connections: Annotated[int, Between(0, 100_000)] = 0  # of all its users together; 0: no limit
     user: str | None = None  # log in to the server as this user, whoever the client is
     password: Secret | None = None  # of that user, if the users file does not hold it
     tls: ServerTlsTable | None = None  # to its servers
 
     def problems(self, config: Any) -> Iterable[Problem]:
+        if self.min_pool_size > self.pool_size:
+            yield Problem(("min_pool_size",), f"more than pool_size, {self.pool_size}")
         if self.primary not in config.pools:
             yield Problem(("primary",), unknown_name("pool", self.primary, config.pools))
         elif not config.pools[self.primary].speaks_plainly:
             yield Problem(("primary",), "a pool with tls or protocol is for the gateway")
         if self.password is not None and self.user is None:
             yield Problem(("password",), "belongs to a user; name it beside")
+
+
+@attrs.frozen(kw_only=True)
+class UserTable:
+    """[pooler.users.NAME]: what is other for this user of the servers, in every database."""
+
+    pool_mode: Literal["session", "transaction", "statement"] | None = None
+    pool_size: Annotated[int, Between(1, 10_000)] | None = None
+    max_user_connections: Annotated[int, Between(0, 100_000)] = 0  # 0: as [pooler] says
 
 
 @attrs.frozen(kw_only=True)
@@ -127,14 +141,19 @@ class PoolerTable:
     workers: Workers | None = None
     listeners: Mapping[str, ListenerTable] = attrs.Factory(dict)
     databases: Mapping[str, DatabaseTable] = attrs.Factory(dict)
+    users: Mapping[str, UserTable] = attrs.Factory(dict)
     auth: AuthTable | None = None
     admin_users: tuple[str, ...] = ()  # of the console: may do everything
     stats_users: tuple[str, ...] = ()  # may look
     max_client_conn: Annotated[int, Between(1, 1_000_000)] = 10_000  # over all workers
+    max_user_connections: Annotated[int, Between(0, 100_000)] = 0  # server connections in all databases; 0: no limit
+    reserve_pool_timeout: Duration = Duration(5)  # that a client has waited before it gets one of the reserve
     # JDBC sends extra_float_digits at every login; since PostgreSQL 12 it changes nothing that a client sees.
     ignore_startup_parameters: tuple[str, ...] = ("extra_float_digits",)
     client_login_timeout: Duration = Duration(60)
     client_idle_timeout: Duration = Duration(0)  # 0: never
+    query_timeout: Duration = Duration(0)  # for an answer; 0: for ever
+    idle_transaction_timeout: Duration = Duration(0)  # silence inside a transaction; 0: for ever
     query_wait_timeout: Duration = Duration(120)  # for a server connection; 0: for ever
     server_connect_timeout: Duration = Duration(15)  # connect and log in
     # Between logins while a server refuses them; clients get its error meanwhile.

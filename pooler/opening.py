@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler import standing
+from pooler import limits, standing
 from pooler.errors import CANNOT_CONNECT, INVALID_PASSWORD, PeerError, ServerError
 from pooler.server import ServerConnection, log_in
 from supervisor.plane import layout
-from supervisor.plane.layout import LeasePool, LeasePoolState
+from supervisor.plane.layout import LeasePool
 from supervisor.plane.region import PlaneError
 
 if TYPE_CHECKING:
@@ -30,26 +30,35 @@ def failing(pool: ServerPool) -> bool:
 
 def launch(pool: ServerPool) -> None:
     """Open as many connections as clients wait for and the limit lets us."""
-    cells = pool.cells
-    state = pool.state
+    _launch(pool, len(pool.waiters))
+
+
+def keep_open(pool: ServerPool) -> None:
+    """Nobody waits: open one if there are fewer than there should always be."""
+    if not pool.leaving and not pool.launching and pool.leases.open(pool.row) < pool.settings.min_size:
+        _launch(pool, 1)
+
+
+def _launch(pool: ServerPool, wanted: int) -> None:
     if standing.paused(pool):
         return
-    at_once = min(len(pool.waiters), LOGINS_AT_ONCE if pool.failure is None else 1)
+    at_once = min(wanted, LOGINS_AT_ONCE if pool.failure is None else 1)
     while (
-        pool.launching < at_once
-        and cells[state + LeasePoolState.OPEN] < cells[state + LeasePoolState.LIMIT]
-        and (pool.failure is None or pool.lane.now >= pool.failed_until)
+        pool.launching < at_once and limits.room(pool) and (pool.failure is None or pool.lane.now >= pool.failed_until)
     ):
         server = pool.group.pick()
         if server is None:
             _failed(pool, ServerError(f"no server of pool {pool.group.name} is up", CANNOT_CONNECT))
             return
         try:
-            lease = pool.leases.take(pool.row, pool.worker.column, server.row)
+            lease = pool.leases.take(pool.row, pool.worker.column, server.row, limits.reserve(pool))
         except PlaneError as error:
             _failed(pool, ServerError(str(error), CANNOT_CONNECT))
             return
         if lease is None:
+            return
+        if limits.exceeded(pool):
+            pool.leases.free(lease)
             return
         pool.launching += 1
         server.started()

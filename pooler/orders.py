@@ -17,6 +17,14 @@ class Want:
     pool: str
 
 
+@message("pooler.spare")
+@attrs.frozen
+class Spare:
+    """A database or a user has all its connections, and one of this pool is idle with you: close it."""
+
+    pool: str
+
+
 @message("pooler.give")
 @attrs.frozen
 class Give:

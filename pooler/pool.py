@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -51,6 +52,7 @@ class ServerPool:
     leases: Leases
     settings: PoolSettings
     group: ServerGroup
+    neighbours: Mapping[str, ServerPool]  # all pools of this worker, by name
     name: str = attrs.field(init=False)  # "database/user", as the plane's row is called
     lane: Lane = attrs.field(init=False)
     cells: memoryview[int] = attrs.field(init=False, repr=False)
@@ -351,42 +353,6 @@ class ServerPool:
         self.give_idle()
         while self.idle:
             recovery.retire(self, self._take_idle())
-
-    # -- the sweep
-
-    def sweep(self) -> None:
-        """Ten times a second: what a lost message or a lost race has left behind, and the gauges."""
-        cells, base, now = self.cells, self.base, self.lane.now
-        self.given.clear()
-        standing.look(self)
-        if self.idle:
-            if self.others:
-                self.give_idle()
-            for server in [one for one in self.idle if now - one.since >= self.settings.server_idle_timeout
-                           or one.expires <= now]:  # fmt: skip
-                self.idle.remove(server)
-                recovery.retire(self, server)
-        if self.waiters:
-            self.demand()
-        cells[base + LeasePool.IDLE] = len(self.idle)
-        cells[base + LeasePool.BUSY] = len(self.servers) - len(self.idle)
-        cells[base + LeasePool.WAITING] = len(self.waiters)
-        cells[base + LeasePool.CLIENTS] = len(self.clients)
-        cells[base + LeasePool.WAIT_US] += self.waited // 1000
-        self.waited %= 1000
-        passed, self.looked = now - self.looked, now
-        held = worked = 0
-        for server in self.servers:
-            if server.conn.waiter is not None:
-                held += 1
-                worked += bool(server.outstanding.fifo)
-                if server.outstanding.transactions or not server.began:
-                    server.began = self.lane.wall
-            else:
-                server.began = 0.0
-            server.count(cells, base)
-        cells[base + LeasePool.XACT_US] += int(held * passed * 1e6)
-        cells[base + LeasePool.QUERY_US] += int(worked * passed * 1e6)
 
 
 PAUSED = notice("00000", "waiting for a server connection: the database is paused")

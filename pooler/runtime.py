@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pooler import handover, orphans
+from pooler import handover, limits, orphans
 from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
@@ -25,10 +25,11 @@ from pooler.errors import shutting_down
 from pooler.hba import Rules
 from pooler.keys import Keys
 from pooler.listener import Listener, certificates
-from pooler.orders import Ask, Cancel, Canceled, Give, Kill, Told, Want
+from pooler.orders import Ask, Cancel, Canceled, Give, Kill, Spare, Told, Want
 from pooler.pool import ServerPool
 from pooler.settings import PoolSettings, pool_settings
 from pooler.startup import CancelRequest
+from pooler.sweep import sweep
 from pooler.users import Users
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Lane, Listening
@@ -93,6 +94,7 @@ class PoolerRuntime:
         self.table = worker.config.tier(NAME)
         self.users = users_of(self.table)
         self._listen({name: certificates(table) for name, table in self.table.listeners.items()})
+        self._open_early()
         self.lane.every(SWEEP_SECONDS, self._sweep)
         self.averages.start(self.lane.now)
         self.lane.every(PERIOD, lambda: self.averages.look(self.lane.now))
@@ -165,11 +167,17 @@ class PoolerRuntime:
             row = worker.plane.row(Kind.LEASEPOOL, name)
             self.leases.set_limit(row, settings.size)
             group = worker.pools[settings.group]
-            pool = ServerPool(database, settings.user.name, row, worker, self.leases, settings, group)
+            pool = ServerPool(database, settings.user.name, row, worker, self.leases, settings, group, self.pools)
             if self.leaving:
                 pool.abandon()
             self.pools[name] = pool
         return pool
+
+    def _open_early(self) -> None:
+        """Pools that are to have connections before anybody has come: those whose user is known."""
+        for name, table in self.table.databases.items():
+            if table.min_pool_size and table.user is not None:
+                self.pool(name, table.user)
 
     def _sweep(self) -> None:
         plane = self.worker.plane
@@ -179,7 +187,7 @@ class PoolerRuntime:
         for pool in self.pools.values():
             if died:
                 pool.look_around()
-            pool.sweep()
+            sweep(pool)
         if died or self.lane.now >= self._next_orphans:
             self._next_orphans = self.lane.now + ORPHANS_SECONDS
             self.leases.settle()
@@ -197,6 +205,10 @@ class PoolerRuntime:
                 close_all(descriptors)
                 if name in self.pools:
                     self.pools[name].give_idle()
+            case Spare(name):
+                close_all(descriptors)
+                if name in self.pools:
+                    limits.spare(self.pools[name])
             case Give():
                 pool = self.pools.get(message.pool)
                 handover.receive(pool, self.leases, self.worker.column, message, descriptors)
@@ -252,6 +264,7 @@ class PoolerRuntime:
                 pool.abandon()
                 for client in pool.clients:
                     self.lane.wake(client.session)
+        self._open_early()
 
     def renew(self, config: Config) -> None:
         table: PoolerTable = config.tier(NAME)

@@ -58,6 +58,8 @@ class ServerConnection:
     began: float = (
         0.0  # wall clock: since when a client holds it, without a transaction's end between; as sweeps see it
     )
+    still: float = 0.0  # on the lane's clock: since when sweeps have seen no answer end, for limits of time
+    working: bool = False  # something was running then
     asked: bytes = attrs.field(default=b"", repr=False)  # what a client has sent last: a read of it, at most
 
     def count(self, cells: memoryview[int], base: int) -> None:

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from pooler.config import DatabaseTable, PoolerTable, users_of
+from pooler.config import DatabaseTable, PoolerTable, UserTable, users_of
 from pooler.encryption import Encryption, encryption
 from pooler.users import User
 
@@ -20,6 +20,11 @@ class PoolSettings:
     group: str  # the pool of servers
     mode: str  # session, transaction, statement
     size: int
+    min_size: int
+    reserve: int
+    reserve_timeout: float
+    database_limit: int  # of all pools of the database together; 0: none
+    user_limit: int  # and of the user
     reset_query: str
     encryption: Encryption | None  # towards its servers
     query_wait_timeout: float
@@ -28,6 +33,8 @@ class PoolSettings:
     server_login_retry: float
     server_lifetime: float
     server_idle_timeout: float
+    query_timeout: float
+    idle_transaction_timeout: float
 
 
 def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | None:
@@ -36,12 +43,18 @@ def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | 
     user = None if database is None else _server_user(table, database, client)
     if database is None or user is None:
         return None
+    special = table.users.get(user.name, UserTable())
     return PoolSettings(
         database=database.database or name,
         user=user,
         group=database.primary,
-        mode=database.pool_mode,
-        size=database.pool_size,
+        mode=special.pool_mode or database.pool_mode,
+        size=special.pool_size or database.pool_size,
+        min_size=database.min_pool_size,
+        reserve=database.reserve_pool_size,
+        reserve_timeout=table.reserve_pool_timeout,
+        database_limit=database.max_db_connections,
+        user_limit=special.max_user_connections or table.max_user_connections,
         reset_query=table.server_reset_query,
         encryption=encryption(database.tls),
         query_wait_timeout=table.query_wait_timeout or math.inf,
@@ -50,6 +63,8 @@ def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | 
         server_login_retry=table.server_login_retry,
         server_lifetime=table.server_lifetime or math.inf,
         server_idle_timeout=table.server_idle_timeout or math.inf,
+        query_timeout=table.query_timeout or math.inf,
+        idle_transaction_timeout=table.idle_transaction_timeout or math.inf,
     )
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pooler.config import pool_names, users_of
+from pooler.config import UserTable, pool_names, users_of
 from pooler.console.results import Column, Row, columns
 from pooler.settings import pool_settings
 from supervisor.ground import status
@@ -110,8 +110,9 @@ def _databases(runtime: PoolerRuntime) -> list[Row]:
         clients = sum(runtime.worker.plane.total(Kind.LEASEPOOL, row, LeasePool.CLIENTS) for row in pools)
         hosts = ",".join(server.address.host for server in group.servers)
         rows.append((
-            name, hosts, group.servers[0].address.port, table.database or name, table.user, table.pool_size, 0, 0,
-            lifetime, table.pool_mode, None, 0, opened, 0, clients, *(
+            name, hosts, group.servers[0].address.port, table.database or name, table.user, table.pool_size,
+            table.min_pool_size, table.reserve_pool_size, lifetime, table.pool_mode, None, table.max_db_connections,
+            opened, 0, clients, *(
                 int(any(runtime.worker.plane.cells[_state(runtime, row) + flag] for row in pools))
                 for flag in (LeasePoolState.PAUSED, LeasePoolState.DISABLED)
             ),
@@ -128,7 +129,13 @@ def _users(runtime: PoolerRuntime) -> list[Row]:
         opened[user] = opened.get(user, 0) + runtime.leases.open(row)
         clients[user] = clients.get(user, 0) + plane.total(Kind.LEASEPOOL, row, LeasePool.CLIENTS)
     names = sorted({*users_of(runtime.table).by_name, *opened})
-    return [(name, "", "", None, 0, opened.get(name, 0), 0, clients.get(name, 0)) for name in names]
+    rows: list[Row] = []
+    for name in names:
+        special = runtime.table.users.get(name, UserTable())
+        limit = special.max_user_connections or runtime.table.max_user_connections
+        size = "" if special.pool_size is None else str(special.pool_size)
+        rows.append((name, size, "", special.pool_mode, limit, opened.get(name, 0), 0, clients.get(name, 0)))
+    return rows
 
 
 def _by_database(totals: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
@@ -207,7 +214,7 @@ def _config(runtime: PoolerRuntime) -> list[Row]:
         rows += [("listen_addr", bind.host, None, "no"), ("listen_port", str(bind.port), "6432", "no")]
     for name in sorted(vars_of(table)):
         rows.append((name, written(getattr(table, name)), written(getattr(usual, name)), "yes"))
-    rows += [("auth_type", runtime.method.value, "auto", "yes"), ("max_user_connections", "0", "0", "yes")]
+    rows.append(("auth_type", runtime.method.value, "auto", "yes"))
     return rows
 
 

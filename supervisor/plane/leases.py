@@ -61,8 +61,9 @@ class Leases:
     def open(self, pool_row: int) -> int:
         return self._cells[_state(pool_row) + LeasePoolState.OPEN]
 
-    def take(self, pool_row: int, column: int, server_row: int) -> int | None:
-        """A new lease for this column; None if the pool is full, or locked by a stopped process: try again later."""
+    def take(self, pool_row: int, column: int, server_row: int, beyond: int = 0) -> int | None:
+        """A new lease for this column; None if the pool is full (its limit and `beyond`), or locked by a stopped
+        process: try again later."""
         if self._pending:
             self.settle()
         if not self._acquire(pool_row, column):
@@ -70,7 +71,7 @@ class Leases:
         cells = self._cells
         state = _state(pool_row)
         try:
-            if cells[state] >= cells[state + LeasePoolState.LIMIT]:
+            if cells[state] >= cells[state + LeasePoolState.LIMIT] + beyond:
                 return None
             index = self._free_index(column)
             details = layout.LEASES_AT + index * layout.LEASE_CELLS
