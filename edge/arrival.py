@@ -32,7 +32,7 @@ class HandshakeFailed(Exception):
 
 
 async def learn(plan: Plan, acceptor: Acceptor | None, connection: Connection, session: Session) -> None:
-    """What the listener asks for. Raises Unrouted, PeekError, ProxyError, HandshakeFailed, Overdue, OSError."""
+    """What the listener asks for. Raises TooMany, Unrouted, PeekError, ProxyError, HandshakeFailed, Overdue, OSError."""
     if within(connection.client[0], plan.table.accept_proxy_protocol):
         session.expire_in(INTRODUCTION)
         if acceptor is None:
@@ -42,6 +42,8 @@ async def learn(plan: Plan, acceptor: Acceptor | None, connection: Connection, s
         connection.header = header
         if header.source is not None and header.destination is not None:
             connection.client, connection.local = header.source, header.destination
+    if plan.limits is not None:
+        connection.place = plan.limits.enter(connection.client[0], session.scheduler.now_ns)
     if acceptor is not None:
         await _secure(acceptor, connection, session)
     if plan.sieve is not None:

@@ -16,6 +16,7 @@ from supervisor.ground.config import (
     Duration,
     Network,
     Problem,
+    Rate,
     Workers,
     unknown_name,
     unusable,
@@ -78,7 +79,9 @@ class ListenerTable:
     retries: Annotated[int, Between(0, 10)] = 2  # other servers tried after the first
     idle_timeout: Duration = Duration(3600)  # tcp: neither side said anything
     session_timeout: Duration = Duration(60)  # udp: neither side said anything
-    max_connections: Annotated[int, Between(1, 1_000_000)] = 100_000  # of one worker
+    max_connections: Annotated[int, Between(1, 1_000_000)] = 100_000  # over all workers, as those of one client
+    max_connections_per_client: Annotated[int, Between(1, 1_000_000)] | None = None
+    connection_rate_per_client: Rate | None = None
     max_sessions: Annotated[int, Between(1, 60_000)] = 8192  # udp, of one worker: each takes a descriptor and a port
 
     def problems(self, config: Any) -> Iterable[Problem]:
@@ -100,7 +103,7 @@ class ListenerTable:
     def _streams_only(self) -> Iterable[Problem]:
         if self.routes:
             yield Problem(("routes",), "datagrams are not told apart by their first bytes")
-        for key in ("accept_proxy_protocol", "tls"):
+        for key in ("accept_proxy_protocol", "tls", "max_connections_per_client", "connection_rate_per_client"):
             if getattr(self, key):
                 yield Problem((key,), "is for streams only")
         if self.send_proxy_protocol == "v1":

@@ -22,6 +22,7 @@ class Connection:
     header: ProxyHeader | None = None  # the one that was accepted
     hello: Hello | None = None  # what its TLS asked for, where that was looked at
     tls: tuple[str, str] | None = None  # version and cipher suite, where TLS was ended
+    place: int = -1  # among its client's connections, where these are counted
     route: int = 0  # number of the pool in the listener's plan
     first: bytes = b""  # read from the client before there was a server to send it to
     server: Server | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from edge.config import ListenerTable
+from edge.limits import ClientLimits
 from edge.peek.sieve import Sieve
 from supervisor.ground.pools import Pool
 
@@ -24,23 +25,25 @@ class Plan:
 
     table: ListenerTable
     pools: tuple[Pool, ...]
+    limits: ClientLimits | None  # None: no client is counted
     certificates: Certificates | None  # None: TLS is not ended here
     sieve: Sieve | None  # None: nothing is looked at
     announces: bool  # its servers get a PROXY header
     asks: bool  # something must be learnt from a client before a server is picked for it
 
 
-def make(table: ListenerTable, pools: Mapping[str, Pool]) -> Plan:
+def make(table: ListenerTable, pools: Mapping[str, Pool], limits: ClientLimits | None) -> Plan:
     """Raises ValueError for what can't be used."""
     sieve = Sieve(table.routes) if table.routes else None
     names = [route.pool for route in table.routes] if table.pool is None else [table.pool]
     return Plan(
         table=table,
         pools=tuple(pools[name] for name in names),
+        limits=limits,
         certificates=certificates(table),
         sieve=sieve,
         announces=table.send_proxy_protocol != "off",
-        asks=sieve is not None or bool(table.accept_proxy_protocol) or table.tls is not None,
+        asks=any((sieve, limits, table.accept_proxy_protocol, table.tls)),
     )
 
 

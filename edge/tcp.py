@@ -15,6 +15,7 @@ import attrs
 from edge.announcement import announcement, unique_ids
 from edge.arrival import HandshakeFailed, Unrouted, learn
 from edge.connection import Connection
+from edge.limits import Crowd, TooMany
 from edge.peek.hello import PeekError
 from edge.plan import Plan
 from edge.relay import relay
@@ -36,7 +37,7 @@ _CONNECT_FAILURES, _TIMEOUTS, _RESETS = (
     layout.Listener.RESETS,
 )
 _PROTOCOL_ERRORS, _HANDSHAKE_FAILURES = layout.Listener.PROTOCOL_ERRORS, layout.Listener.HANDSHAKE_FAILURES
-_BYTES_IN = layout.Listener.BYTES_IN
+_BYTES_IN, _LIMITED = layout.Listener.BYTES_IN, layout.Listener.LIMITED
 
 
 @attrs.define(eq=False)
@@ -47,6 +48,7 @@ class TcpListener:
     lane: Lane
     cells: memoryview
     row: int  # of its counters in this worker's column
+    crowd: Crowd
     plan: Plan
     queues: Queues
     base: Callable[[], SSL.Context]  # what its TLS connections begin with
@@ -86,17 +88,17 @@ class TcpListener:
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None] | None:
         cells, row = self.cells, self.row
         cells[row + _ACCEPTED] += 1
-        if cells[row + _ACTIVE] >= self.plan.table.max_connections:
-            cells[row + _REFUSED] += 1
+        if self.crowd.size() >= self.plan.table.max_connections:
+            cells[row + _LIMITED] += 1
             sock.close()
             return None
+        cells[row + _ACTIVE] += 1
         return self.serve(sock, address)
 
     async def serve(self, sock: socket.socket, address: Any) -> None:
         """One connection, from accept to close."""
         lane, cells, row, plan = self.lane, self.cells, self.row, self.plan
         session = lane.current
-        cells[row + _ACTIVE] += 1
         connection = Connection(lane.adopt(sock), address[:2])
         try:
             if plan.announces:
@@ -110,6 +112,9 @@ class TcpListener:
             await self._carry(plan, connection, session)
         except Overdue:
             cells[row + _TIMEOUTS] += 1
+        except TooMany:
+            cells[row + _LIMITED] += 1
+            connection.stream.abort()
         except Unrouted:
             cells[row + _REFUSED] += 1
             connection.stream.abort()
@@ -131,6 +136,8 @@ class TcpListener:
                 connection.upstream.close()
             if connection.server is not None:
                 self._ended(plan.pools[connection.route], connection.server)
+            if plan.limits is not None:
+                plan.limits.leave(connection.place)
             cells[row + _ACTIVE] -= 1
 
     async def _carry(self, plan: Plan, connection: Connection, session: Session) -> None:

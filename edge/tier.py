@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from edge import plan
-from edge.config import EdgeTable
+from edge.config import EdgeTable, ListenerTable
 from edge.connection import Connection
 from edge.drain import Drain
 from edge.handover import Handed, Handover
+from edge.limits import ClientLimits, Crowd, client_limits
 from edge.plan import Plan
 from edge.tcp import TcpListener
 from edge.udp import UdpListener
@@ -22,7 +23,9 @@ from supervisor.ground.lane import Session
 from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
 from supervisor.ground.wire import close_all
 from supervisor.plane.flows import Flows, FlowSegment
+from supervisor.plane.guests import Guests
 from supervisor.plane.layout import Kind
+from supervisor.plane.quotas import Quotas
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -48,6 +51,8 @@ class EdgeRuntime:
         self._handover = Handover(worker, lambda listener: worker.plane.row(Kind.LISTENER, f"{NAME}/{listener}"))
         self._listeners: dict[str, TcpListener | UdpListener] = {}
         self._drain: Drain | None = None
+        self._quotas = Quotas(worker.plane)
+        self._guests: Guests | None = None  # made with the first limit: to count touches memory
         self.commit(self.prepare(worker.config))
         worker.lane.every(SWEEP_SECONDS, self._sweep)
 
@@ -65,7 +70,8 @@ class EdgeRuntime:
         """Raises ValueError with what can't be had."""
         plans = self._worker.pools.prepare(config)
         listeners = _table(config).listeners.items()
-        return Prepared({name: plan.make(table, self._worker.pools) for name, table in listeners}, plans)
+        pools = self._worker.pools
+        return Prepared({name: plan.make(table, pools, self._limits(name, table)) for name, table in listeners}, plans)
 
     def commit(self, prepared: Prepared) -> None:
         self._worker.pools.commit(prepared.pools)
@@ -80,6 +86,12 @@ class EdgeRuntime:
         for name in self._listeners.keys() - prepared.listeners.keys():
             del self._listeners[name]
 
+    def _limits(self, name: str, table: ListenerTable) -> ClientLimits | None:
+        worker = self._worker
+        if self._guests is None and table.max_connections_per_client is not None:
+            self._guests = Guests(worker.plane, NAME, worker.column)
+        return client_limits(name, table, self._guests, self._quotas)
+
     def _make(self, name: str, made: Plan) -> TcpListener | UdpListener:
         worker = self._worker
         plane, lane = worker.plane, worker.lane
@@ -90,7 +102,8 @@ class EdgeRuntime:
             def base() -> SSL.Context:
                 return worker.base_context(name, plan.alpn(made.table))
 
-            return TcpListener(name, lane, plane.cells, cells, made, worker.queues, base)
+            crowd = Crowd(plane, row, worker.column)
+            return TcpListener(name, lane, plane.cells, cells, crowd, made, worker.queues, base)
 
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)

@@ -1,7 +1,8 @@
 """Whether the descriptors that a worker may open are enough for the connections that the configuration allows.
 
 A worker that has run out accepts nothing until a connection ends; better to say so at the start. What the pools'
-servers may have is taken as evenly spread over a tier's workers; a listener's own limit counts where it is written.
+servers and the listeners may have is taken as evenly spread over a tier's workers; a listener's own limit counts where
+it is written.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _allowed(config: Config, tier: str) -> Iterator[tuple[int, str]]:
         if (tier, "listeners", name, "max_connections") in config.lines
     ]
     if written:
-        yield sum(written), f"max_connections of {tier}'s listeners"
+        yield -(-sum(written) // workers), f"max_connections of {tier}'s listeners"
     if (tier, "max_client_conn") in config.lines:
         yield -(-table.max_client_conn // workers), f"{tier}.max_client_conn"
 

@@ -132,6 +132,7 @@ class Listener:
     HANDSHAKE_FAILURES = 14
     PROTOCOL_ERRORS = 15
     LOGINS_REFUSED = 16
+    LIMITED = 17  # connections refused by a limit on the listener's, or on one client's
 
 
 class RouteState:
@@ -359,6 +360,10 @@ FLOWS_PER_SEGMENT = 1 << 13  # of one slot; a worker has several slots, and 8192
 # The directory of segments is a cell each: listener row << 8 | slot, + 1; 0 free.
 SEGMENTS = 512  # UDP listeners × slots: 64 listeners on a small machine, 8 on one with 32 CPUs; 256 KiB each when used
 
+GUEST_BUCKETS = 1 << 10  # of a column, with BUCKET_ROWS rows each: 16,384 clients connected to one worker at once
+# A page whose first cell is the incarnation of the process that writes here, then the buckets; 388 KiB when used.
+GUESTS_CELLS = PAGE_CELLS + GUEST_BUCKETS * BUCKET_CELLS
+
 
 def _pages(cells: int) -> int:
     return -(-cells // PAGE_CELLS) * PAGE_CELLS
@@ -392,6 +397,7 @@ def _sections() -> tuple[dict[str, int], dict[Kind, int], dict[Kind, int], dict[
     sections["leases"] = place(LEASES * LEASE_CELLS)
     sections["segments"] = place(SEGMENTS)
     sections["flows"] = place(SEGMENTS * FLOWS_PER_SEGMENT * FLOW_CELLS)
+    sections["guests"] = place(COLUMNS * GUESTS_CELLS)
     return sections, names, states, counters, within, at
 
 
@@ -404,6 +410,7 @@ LEASE_WORDS_AT = SECTIONS["lease words"]
 LEASES_AT = SECTIONS["leases"]
 SEGMENTS_AT = SECTIONS["segments"]
 FLOWS_AT = SECTIONS["flows"]
+GUESTS_AT = SECTIONS["guests"]
 TOTAL_BYTES = TOTAL_CELLS * CELL
 
 FINGERPRINT = zlib.crc32(

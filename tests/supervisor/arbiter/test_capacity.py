@@ -56,7 +56,7 @@ def test_servers_connections_are_shared_by_the_workers_and_each_takes_two_files(
 
 def test_a_listener_s_own_limit_counts_where_it_is_written() -> None:
     assert found(LISTENER, 4096) == []
-    (shortage,) = found(LISTENER + "max_connections = 5000\n" + POOL, 4096)
+    (shortage,) = found(LISTENER + "max_connections = 9999\n" + POOL, 4096)
     assert (shortage.connections, shortage.keys) == (5000, "max_connections of web's listeners")
     (shortage,) = found(LISTENER.replace("workers = 2", "workers = 2\nmax_client_conn = 9000"), 4096)
     assert (shortage.connections, shortage.keys) == (4500, "web.max_client_conn")
