@@ -32,7 +32,8 @@ class HandshakeFailed(Exception):
 
 
 async def learn(plan: Plan, acceptor: Acceptor | None, connection: Connection, session: Session) -> None:
-    """What the listener asks for. Raises TooMany, Unrouted, PeekError, ProxyError, HandshakeFailed, Overdue, OSError."""
+    """What the listener asks for. Raises TooMany, Unrouted, HandshakeFailed, PeekError, ProxyError, and what the lane
+    does."""
     if within(connection.client[0], plan.table.accept_proxy_protocol):
         session.expire_in(INTRODUCTION)
         if acceptor is None:

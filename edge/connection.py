@@ -28,6 +28,8 @@ class Connection:
     server: Server | None = None
     upstream: Any = None
     idle_timeout: float = 0.0
+    bytes_in: int = 0  # from the client
+    bytes_out: int = 0
 
     def silent(self, session: Session) -> float:
         """Seconds since a byte moved: the relay puts the deadline off at each."""

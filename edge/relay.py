@@ -7,20 +7,25 @@ side's stream ends only that direction.
 
 from __future__ import annotations
 
+from edge.bulk import Pipes, bulk
 from edge.connection import Connection
-from supervisor.ground.lane import Session, park
+from supervisor.ground.lane import READ_SIZE, Session, park
 from supervisor.plane import layout
 
 _IN, _OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
 _TO, _FROM = layout.Server.BYTES_OUT, layout.Server.BYTES_IN
 
+BULK_AFTER = 8  # whole reads, half a MiB: a connection that moved as much is bulk until bulk.py finds that it is not
 READS_A_TURN = 16  # of up to 64 KiB each: about 1 MiB, then the others have their turn
 
 
-async def relay(session: Session, connection: Connection, cells: memoryview, at: int, to: int) -> None:
+async def relay(
+    session: Session, connection: Connection, cells: memoryview, at: int, to: int, pipes: Pipes | None = None
+) -> None:
     """Carry bytes until both sides have ended theirs, beginning with those that were read already. Raises OSError as
     either side gives it, Overdue after the connection's idle timeout of silence. `at` and `to` are the listener's and
-    the server's rows of counters in `cells`; what was read already is its reader's to count."""
+    the server's rows of counters in `cells`; what was read already is its reader's to count. With `pipes`, for plain
+    sockets alone, bulk goes through the kernel."""
     lane = session.scheduler
     client, server, idle = connection.stream, connection.upstream, connection.idle_timeout
     read_client, read_server = client.recv_nowait, server.recv_nowait
@@ -29,7 +34,7 @@ async def relay(session: Session, connection: Connection, cells: memoryview, at:
     connection.first = b""
     down: bytes | memoryview = b""
     asking = answering = True  # the client's stream, the server's stream have not ended
-    reads = 0
+    reads = whole = 0
     while True:
         moved = False
         if up:
@@ -43,6 +48,9 @@ async def relay(session: Session, connection: Connection, cells: memoryview, at:
                 size = len(data)
                 cells[at + _IN] += size
                 cells[to + _TO] += size
+                connection.bytes_in += size
+                if size == READ_SIZE:
+                    whole += 1
                 sent = write_server(data)
                 if sent < size:
                     up = memoryview(data)[sent:]
@@ -63,6 +71,9 @@ async def relay(session: Session, connection: Connection, cells: memoryview, at:
                 size = len(data)
                 cells[at + _OUT] += size
                 cells[to + _FROM] += size
+                connection.bytes_out += size
+                if size == READ_SIZE:
+                    whole += 1
                 sent = write_client(data)
                 if sent < size:
                     down = memoryview(data)[sent:]
@@ -82,6 +93,11 @@ async def relay(session: Session, connection: Connection, cells: memoryview, at:
                 if reads == READS_A_TURN:
                     reads = 0
                     await lane.pause()
+                if whole >= BULK_AFTER and pipes is not None and not up and not down:
+                    whole = 0
+                    asking, answering = await bulk(session, connection, cells, at, to, pipes, asking, answering)
+                    if not asking and not answering:
+                        return
                 continue
             session.deadline = lane.now + idle
         reads = 0

@@ -14,6 +14,7 @@ import attrs
 
 from edge.announcement import announcement, unique_ids
 from edge.arrival import HandshakeFailed, Unrouted, learn
+from edge.bulk import Pipes
 from edge.connection import Connection
 from edge.limits import Crowd, TooMany
 from edge.peek.hello import PeekError
@@ -51,6 +52,7 @@ class TcpListener:
     crowd: Crowd
     plan: Plan
     queues: Queues
+    pipes: Pipes
     base: Callable[[], SSL.Context]  # what its TLS connections begin with
     polled: dict[int, Listening] = attrs.field(factory=dict)
     live: dict[Session, Connection] = attrs.field(factory=dict)
@@ -145,15 +147,17 @@ class TcpListener:
         cells, row, server = self.cells, self.row, connection.server
         assert server is not None
         if connection.first:
-            cells[row + _BYTES_IN] += len(connection.first)
-            cells[server.base + layout.Server.BYTES_OUT] += len(connection.first)
+            connection.bytes_in = len(connection.first)
+            cells[row + _BYTES_IN] += connection.bytes_in
+            cells[server.base + layout.Server.BYTES_OUT] += connection.bytes_in
         if plan.announces:
             header = announcement(plan.table.send_proxy_protocol, connection, self.unique_id())
             connection.first = header + connection.first
         connection.idle_timeout = plan.table.idle_timeout
         session.deadline = self.lane.now + connection.idle_timeout
         self.live[session] = connection
-        await relay(session, connection, cells, row, server.base)
+        pipes = self.pipes if connection.tls is None else None
+        await relay(session, connection, cells, row, server.base, pipes)
 
     def _ended(self, pool: Pool, server: Server) -> None:
         """The connection's place on its server is free again."""

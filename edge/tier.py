@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from edge import plan
+from edge.bulk import Pipes
 from edge.config import EdgeTable, ListenerTable
 from edge.connection import Connection
 from edge.drain import Drain
@@ -52,6 +53,7 @@ class EdgeRuntime:
         self._listeners: dict[str, TcpListener | UdpListener] = {}
         self._drain: Drain | None = None
         self._quotas = Quotas(worker.plane)
+        self._pipes = Pipes()
         self._guests: Guests | None = None  # made with the first limit: to count touches memory
         self.commit(self.prepare(worker.config))
         worker.lane.every(SWEEP_SECONDS, self._sweep)
@@ -103,7 +105,7 @@ class EdgeRuntime:
                 return worker.base_context(name, plan.alpn(made.table))
 
             crowd = Crowd(plane, row, worker.column)
-            return TcpListener(name, lane, plane.cells, cells, crowd, made, worker.queues, base)
+            return TcpListener(name, lane, plane.cells, cells, crowd, made, worker.queues, self._pipes, base)
 
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)
@@ -144,6 +146,7 @@ class EdgeRuntime:
         self._handover.close()
         for session in list(self._worker.lane.sessions):
             session.cancel()
+        self._pipes.close()
 
     def _sweep(self) -> None:
         self._handover.sweep()
