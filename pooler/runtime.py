@@ -184,10 +184,12 @@ class PoolerRuntime:
         died = plane.live_epoch != self._live_epoch
         if died:
             self._live_epoch = plane.live_epoch
-        for pool in self.pools.values():
+        for pool in [*self.pools.values()]:
             if died:
                 pool.look_around()
             sweep(pool)
+            if pool.over:  # its row may become another's
+                del self.pools[pool.name]
         if died or self.lane.now >= self._next_orphans:
             self._next_orphans = self.lane.now + ORPHANS_SECONDS
             self.leases.settle()

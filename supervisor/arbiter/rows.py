@@ -17,14 +17,14 @@ from supervisor.plane import flows, layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
 
-GRACE = 30.0  # seconds since the reload; a session picks a server and counts it in the same instant
+# Seconds since the reload. A session picks a server and counts it in the same instant; but a process may be stopped,
+# and is killed only when its heart has not beaten for `crew.HUNG_AFTER`. Whoever lives after this has swapped.
+GRACE = 40.0
 
 Row = tuple[Kind, str]
 
 # Streaks say how something is, not that somebody uses the row.
 _NOT_USE = {(Kind.SERVER, layout.Server.STREAK)}
-# Never released: leases, and the pools that hold them in every worker, name a pool by its row for as long as they live.
-_KEPT = {Kind.LEASEPOOL}
 
 
 def rows_of(config: Config, tiers: Sequence[Tier]) -> Iterator[Row]:
@@ -69,8 +69,7 @@ class Rows:
         """A reload was committed: what it no longer names leaves, what it names again stays."""
         named = set(new)
         for row in set(old) - named:
-            if row[0] not in _KEPT:
-                self._leaving.setdefault(row, now)
+            self._leaving.setdefault(row, now)
         for row in named & self._leaving.keys():
             del self._leaving[row]
 
@@ -88,6 +87,8 @@ class Rows:
 
     def _used(self, kind: Kind, row: int) -> bool:
         cells = self.plane.cells
+        if kind is Kind.LEASEPOOL and cells[self.plane.state(kind, row) + layout.LeasePoolState.OPEN]:
+            return True  # a lease of a dead worker has no gauge
         gauges = [field for field in layout.TABLES[kind].gauges if (kind, field) not in _NOT_USE]
         bases = [self.plane.counters(kind, row, column) for column in range(layout.COLUMNS)]
         return any(cells[base + field] for base in bases for field in gauges)

@@ -64,6 +64,9 @@ def test_a_user_that_is_gone_ends_between_transactions(stage: Make) -> None:
     fresh = playing.client(log_in=False)
     fresh.send(b"\0\0\0\x12\0\x03\0\0user\0app\0\0")
     assert fresh.error()["C"] == "28000"
+    assert playing.runtime.pools.keys() == {"app/app"}
+    playing.runtime._sweep()
+    assert playing.runtime.pools == {}, "with the last of its sessions the pool is gone"
     reload(playing)
     assert playing.client().ask("SELECT 1") == "DCI"
 

@@ -11,6 +11,7 @@ import re
 import signal
 from collections.abc import Iterator
 
+import attrs
 import pytest
 
 from supervisor.cli.demo.credentials import Issuer
@@ -19,7 +20,8 @@ from supervisor.cli.demo.postgres import Cluster
 from tests.system.support.clients import connect, fetch
 from tests.system.support.load import Load
 from tests.system.support.poll import until
-from tests.system.support.processes import open_files
+from tests.system.support.processes import open_files, resident
+from tests.system.support.shared import taken
 from tests.system.support.site import Site, open_site
 
 EXTRA = """
@@ -94,6 +96,51 @@ def test_good_files_lose_nothing_under_load(site: Site, times: int) -> None:
     with contextlib.suppress(ConnectionRefusedError), connect(site.address("second")):
         raise AssertionError("the listener that was removed still takes connections")
     site.check()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("times", [6, pytest.param(500, marks=pytest.mark.soak)])
+def test_reloads_in_a_row_leave_nothing_over(site: Site, times: int) -> None:
+    """No process, descriptor, memory, row, column, flow or lease, in any process; what a file no longer names goes."""
+    texts = [other(site), site.text()]
+    for text in texts * 2:  # so that what is made once is made
+        reload(site, text)
+        site.check()
+    before = measured(site)
+    for turn in range(times):
+        reload(site, texts[turn % 2])
+        if turn % 50 == 0:
+            with site.sql(database="second" if turn % 2 == 0 else "app") as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+    site.check()
+    if times > 100:
+        until(lambda: "second/app" not in taken(site.daemon.pid)["leasepool"], "the rows of the other file to go", 60)
+    until(lambda: alike(before, measured(site)), "everything to be as before", 20)
+    after = measured(site)
+    grown = [after[pid].memory - before[pid].memory for pid in before]
+    print(f"\n{times} reloads: memory grew by {[round(size / 1024) for size in grown]} KiB")
+    assert max(grown) < 3 * 1024 * 1024, grown
+
+
+@attrs.frozen
+class Measured:
+    """One process."""
+
+    title: str
+    files: int
+    memory: int  # bytes
+
+
+def measured(site: Site) -> dict[int, Measured]:
+    """Every process of the daemon."""
+    return {one.pid: Measured(one.title, open_files(one.pid), resident(one.pid)) for one in site.daemon.tree()}
+
+
+def alike(before: dict[int, Measured], now: dict[int, Measured]) -> bool:
+    """The same processes with as many open files; connections to servers come and go."""
+    if before.keys() != now.keys():
+        return False
+    return all(now[pid].title == one.title and now[pid].files <= one.files + 4 for pid, one in before.items())
 
 
 BAD = {

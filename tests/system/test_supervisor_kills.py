@@ -24,6 +24,7 @@ from tests.system.conftest import PASSWORD, BackendMaker
 from tests.system.support.clients import fetch
 from tests.system.support.daemon import Daemon
 from tests.system.support.poll import until
+from tests.system.support.shared import taken
 
 LONG = bool(os.environ.get("PORTWAY_LONG"))
 POOL_SIZE = 4
@@ -133,7 +134,7 @@ def load(site: Site) -> Iterator[list[threading.Thread]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [10, pytest.param(1000, marks=pytest.mark.soak)])
 def test_after_random_kills_nothing_is_wedged_and_every_count_is_exact(
     site: Site, load: list[threading.Thread], kills: int
 ) -> None:
@@ -141,6 +142,7 @@ def test_after_random_kills_nothing_is_wedged_and_every_count_is_exact(
         pytest.skip("the long form, by make soak")
     chance = random.Random(os.environ.get("PORTWAY_SEED", "7"))
     until(lambda: site.done["sql"] > 50 and site.done["http 200"] > 20, "the load", 30)
+    columns, began = taken(site.daemon.pid)["columns"], time.monotonic()
     for _ in range(kills):
         children = [process.pid for process in site.daemon.tree() if process.parent == site.daemon.pid]
         with contextlib.suppress(ProcessLookupError):
@@ -155,10 +157,12 @@ def test_after_random_kills_nothing_is_wedged_and_every_count_is_exact(
     for thread in load:
         thread.join()
 
+    print(f"\n{kills} kills in {time.monotonic() - began:.0f} s: {dict(site.done)}")
     assert site.done["http ConnectionRefusedError"] == 0, site.done
+    assert taken(site.daemon.pid)["columns"] == columns
     assert admitted(site) == BURST
     until(lambda: not under_way(site.daemon.status()), "all counts to come to rest", 20)
-    assert servers(site) <= POOL_SIZE
+    assert servers(site) == taken(site.daemon.pid)["leases"] <= POOL_SIZE
     hold_all(site)
 
 

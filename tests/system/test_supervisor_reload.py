@@ -16,6 +16,7 @@ import pytest
 from tests.system.supervised.daemon import Supervised, Visitor
 from tests.system.support.poll import until
 from tests.system.support.processes import open_files, resident
+from tests.system.support.shared import taken
 from tests.system.test_supervisor import LONG, config, refused, spread
 
 
@@ -233,12 +234,14 @@ def test_reloads_in_a_row_leave_nothing_over(
     for text in texts:
         assert reload(daemon, text)["ok"]
     processes = [process.pid for process in daemon.tree()]
+    rows = taken(processes[0])
     files = [daemon.files(), *(open_files(pid) for pid in processes[1:])]
     memory = [resident(pid) for pid in processes]
     for turn in range(times):
         assert reload(daemon, texts[turn % 2])["errors"] == []
     assert [process.pid for process in daemon.tree()] == processes
     until(lambda: [open_files(pid) for pid in processes] == files, "descriptors to be as before")
+    assert taken(processes[0]) == rows
     for before, after in zip(memory, [resident(pid) for pid in processes], strict=True):
         assert after < before + 2 * 1024 * 1024
     assert greeting(port)[0] == times + 3

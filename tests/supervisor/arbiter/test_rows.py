@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from supervisor.arbiter.crew import ABORT_PATIENCE, HUNG_AFTER, LOOK
 from supervisor.arbiter.rows import GRACE, Rows
+from supervisor.ground.worker import HEARTBEAT
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
@@ -68,12 +70,19 @@ def test_a_row_that_comes_back_keeps_its_state(plane: Plane) -> None:
     assert plane.cells[state] == layout.Admin.DRAINING
 
 
-def test_a_lease_pool_keeps_its_row_for_good(plane: Plane) -> None:
+def test_a_lease_pool_stays_until_its_last_lease_is_free(plane: Plane) -> None:
     rows, pool = Rows(plane), (Kind.LEASEPOOL, "app/me")
     rows.allocate([pool])
+    held = plane.state(Kind.LEASEPOOL, plane.row(*pool)) + layout.LeasePoolState.OPEN
+    plane.cells[held] = 1  # of a worker that died: it has no gauge any more
     rows.changed([pool], [], 0.0)
-    assert rows.sweep(10 * GRACE) == []
-    assert rows.allocate([pool]) == []
+    assert rows.sweep(GRACE) == []
+    plane.cells[held] = 0
+    assert rows.sweep(2 * GRACE) == [pool]
+
+
+def test_the_while_is_longer_than_a_process_may_be_silent() -> None:
+    assert GRACE > HUNG_AFTER + ABORT_PATIENCE + LOOK + HEARTBEAT
 
 
 def test_rows_reloaded_back_and_forth_do_not_run_out(plane: Plane) -> None:
