@@ -3,7 +3,8 @@
 If this process ended, the kernel would tell every worker, and they would drain. So as long as the new supervisor has
 not taken over (it then takes `PORTWAY_UPGRADE` out of the environment), whatever it dies of is written down, and this
 program waits, with all descriptors open and every signal blocked: the old workers serve on. It tries again every few
-seconds, and at once on USR2; TERM, INT and QUIT end it, and with it the daemon.
+seconds, and at once on USR2; TERM, INT and QUIT end it, and with it the daemon. A service manager hears of it, and its
+watchdog goes on hearing that the process lives: were it ended, all would be lost that it holds.
 
 The old supervisor passes this text to `python -c`: it imports nothing that could have been replaced by then.
 """
@@ -11,7 +12,9 @@ The old supervisor passes this text to `python -c`: it imports nothing that coul
 import os
 import runpy
 import signal
+import socket
 import sys
+import time
 import traceback
 
 VARIABLE = "PORTWAY_UPGRADE"
@@ -39,12 +42,37 @@ def main(kind: str, target: str, *arguments: str) -> None:
 
 def hold() -> None:
     """Until the next try, or the end."""
-    text = f"portway: the new code failed after the exec; the workers go on, the next try follows in {RETRY:g} s"
-    print(text, file=sys.stderr, flush=True)
-    found = signal.sigtimedwait((*ENDING, signal.SIGUSR2), RETRY)
+    text = f"the new code failed after the exec; the workers go on, the next try follows in {RETRY:g} s"
+    print(f"portway: {text}", file=sys.stderr, flush=True)
+    tell(f"STATUS={text}")
+    end = time.monotonic() + RETRY
+    found = None
+    while found is None and (left := end - time.monotonic()) > 0:
+        tell("WATCHDOG=1")
+        found = signal.sigtimedwait((*ENDING, signal.SIGUSR2), min(left, beat()))
     if found is not None and found.si_signo in ENDING:
         os._exit(1)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def tell(line: str) -> None:
+    """The service manager, if there is one: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            sock.sendto(line.encode(), "\0" + address[1:] if address[0] == "@" else address)
+    except OSError:  # it has gone, or is stuck
+        pass
+
+
+def beat() -> float:
+    """Seconds between two messages to the watchdog: half of what it waits, sd_watchdog_enabled(3)."""
+    try:
+        return int(os.environ.get("WATCHDOG_USEC", "")) / 2e6 or RETRY
+    except ValueError:
+        return RETRY
 
 
 if __name__ == "__main__":

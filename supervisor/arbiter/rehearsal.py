@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import attrs
@@ -66,15 +66,17 @@ class Report:
 
 def rehearse(path: Path, tiers: Sequence[Tier], load: Callable[[], Config], estate_fd: int, report_fd: int) -> int:
     """The rehearsal as a process; its exit code says the same as its last word."""
-    report = Report(socket.socket(fileno=report_fd))
-    try:
-        _rehearse(path, tiers, load, estate_fd, report)
-    except privileges.Orphaned:
-        return FAILED
-    except Refused as refused:
-        report.say({"errors": [reason[:MAX_REASON] for reason in refused.reasons[:MAX_REASONS]], "code": refused.code})
-        return refused.code
-    report.say({"done": True})
+    with socket.socket(fileno=report_fd) as sock:
+        report = Report(sock)
+        try:
+            _rehearse(path, tiers, load, estate_fd, report)
+        except privileges.Orphaned:
+            return FAILED
+        except Refused as refused:
+            reasons = [reason[:MAX_REASON] for reason in refused.reasons[:MAX_REASONS]]
+            report.say({"errors": reasons, "code": refused.code})
+            return refused.code
+        report.say({"done": True})
     return 0
 
 
@@ -88,7 +90,8 @@ def _rehearse(path: Path, tiers: Sequence[Tier], load: Callable[[], Config], est
         if problems := [*_fixed(config, estate, path)]:
             raise Refused(problems, BAD_CONFIGURATION)
         needed = list(rows_of(config, tiers))
-        _check_rows(Plane.attach(estate.plane), needed)
+        with closing(Plane.attach(estate.plane)) as running:
+            _check_rows(running, needed)
         access.give(config, identity_of(config))
         with _opened(config, tiers, estate, report) as sockets:
             packed = cargo.pack(config, "portway-configuration")
@@ -161,6 +164,8 @@ def _try_workers(
         _await(plane, pids)
     finally:
         _end(pids)
+        wire.close()
+        plane.close()
 
 
 def _fork(config: Config, tier: Tier, column: int, plane: Plane, wire: Wire, foreign: Sequence[socket.socket]) -> int:

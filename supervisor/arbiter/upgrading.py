@@ -184,9 +184,9 @@ class Upgrading:
         if words:
             try:
                 rehearsal.take(json.loads(words), fds)
-            except (ValueError, TypeError, IndexError) as error:
+            except Exception as error:  # of other code: cattrs and json raise from unrelated trees
                 close_all(fds)
-                self._fail([f"the rehearsal can't be understood: {error}"])
+                self._fail([f"the rehearsal can't be understood: {type(error).__name__}: {error}"])
             return
         # The end: of the process too, for its workers never had this socket.
         if rehearsal.done and rehearsal.config is not None:

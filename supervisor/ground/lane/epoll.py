@@ -41,6 +41,10 @@ _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 Accept = Callable[[socket.socket, Any], Coroutine[Any, Any, None] | None]
 
 
+def _nobody() -> None:
+    """In the place of what polled a socket until it was closed."""
+
+
 class Listening:
     """A listening socket on the lane, stream or datagram. `close` takes it out of the epoll; the socket stays open,
     for it belongs to the supervisor and to whichever worker polls it next."""
@@ -55,6 +59,7 @@ class Listening:
 
     def close(self) -> None:
         self._lane.forget(self)
+        self.ready = _nobody  # its own refers back here: what it holds goes now, not when the collector comes
 
     def rest(self, seconds: float = REST_SECONDS) -> None:
         """Stop polling for a while."""

@@ -146,16 +146,27 @@ class Acceptor:
     """Makes server connections for one listener. `certificates` may be replaced at any time."""
 
     def __init__(self, base: SSL.Context, certificates: Certificates) -> None:
-        self.certificates = certificates
         self._base = base
-        base.set_tlsext_servername_callback(self._named)
+        # Shared with the context's callback, which must not hold the acceptor, and so the context itself: a cycle would
+        # keep what OpenSSL has allocated until the collector comes.
+        self._current = current = [certificates]
 
-    def _named(self, connection: SSL.Connection) -> None:
-        connection.set_context(self.certificates.pick(connection.get_servername()))
+        def named(connection: SSL.Connection) -> None:
+            connection.set_context(current[0].pick(connection.get_servername()))
+
+        base.set_tlsext_servername_callback(named)
+
+    @property
+    def certificates(self) -> Certificates:
+        return self._current[0]
+
+    @certificates.setter
+    def certificates(self, certificates: Certificates) -> None:
+        self._current[0] = certificates
 
     def wrap(self, conn: Conn) -> TlsConn:
         ssl = SSL.Connection(self._base, conn.sock)
-        if self.certificates.asks:
+        if self._current[0].asks:
             ssl.set_verify(SSL.VERIFY_PEER, _judged)  # of the connection: a change of its context leaves this alone
         ssl.set_accept_state()
         return TlsConn(conn, ssl)
