@@ -359,5 +359,6 @@ class ServerPool:
         """Whether nothing is left of one that was abandoned."""
         return self.leaving and not (self.clients or self.servers or self.waiters or self.launching)
 
+
 PAUSED = notice("00000", "waiting for a server connection: the database is paused")
 WAITING = notice("00000", "waiting for a free server connection: all connections of the pool are in use")
