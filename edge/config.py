@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
+from edge.kernel.fit import misfits
 from edge.peek.sieve import covers
 from supervisor.ground.config import (
     Between,
@@ -83,8 +84,15 @@ class ListenerTable:
     max_connections_per_client: Annotated[int, Between(1, 1_000_000)] | None = None
     connection_rate_per_client: Rate | None = None
     max_sessions: Annotated[int, Between(1, 60_000)] = 8192  # udp, of one worker: each takes a descriptor and a port
+    datapath: Literal["proxy", "kernel", "auto"] = "proxy"
+    masquerade: bool = True  # kernel: our address towards the servers; else they see the client's, and route by us
+    persist: bool = False  # kernel: the rules stay while the daemon is away
 
     def problems(self, config: Any) -> Iterable[Problem]:
+        if self.datapath == "kernel":
+            yield from (Problem((key,), f"not by the kernel: {why}") for key, why in misfits(self, config.pools))
+        elif self.datapath == "proxy" and (self.persist or not self.masquerade):
+            yield Problem(("persist" if self.persist else "masquerade",), 'needs datapath = "kernel" or "auto"')
         if self.pool is not None and self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
         elif self.pool is not None and not config.pools[self.pool].speaks_plainly:

@@ -14,6 +14,7 @@ from edge.config import EdgeTable, ListenerTable
 from edge.connection import Connection
 from edge.drain import Drain
 from edge.handover import Handed, Handover
+from edge.kernel import service
 from edge.limits import ClientLimits, Crowd, client_limits
 from edge.plan import Plan
 from edge.tcp import TcpListener
@@ -183,4 +184,12 @@ def _inherit(config: Config) -> Mapping[str, SSL.Context]:
 
 _start: Callable[[Worker], EdgeRuntime] = EdgeRuntime
 
-TIER = Tier(name=NAME, table=EdgeTable, listeners=_listeners, rows=_rows, start=_start, inherit=_inherit)
+TIER = Tier(
+    name=NAME,
+    table=EdgeTable,
+    listeners=_listeners,
+    rows=_rows,
+    start=_start,
+    inherit=_inherit,
+    services={service.NAME: service.SERVICE},
+)

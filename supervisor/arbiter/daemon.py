@@ -180,11 +180,11 @@ class Daemon:
         """What a process of this role is made of."""
         name = role.name
         tiers = {tier.name: tier for tier in self.parts.tiers}
-        services = {service_name(t, s): run for t, tier in tiers.items() for s, run in tier.services.items()}
+        services = {service_name(t, s): one for t, tier in tiers.items() for s, one in tier.services.items()}
         programs: dict[str, Tier | Service | Resident] = {
             PROBER: self.parts.prober,
             ADMIN: self.parts.admin,
-            **services,
+            **{service: one.run for service, one in services.items()},
             **tiers,
         }
         foreign: list[worker.Closable] = [self.loop, self.notifier, *self.control.foreign()]
@@ -206,7 +206,7 @@ class Daemon:
             supervisor=os.getpid(),
             sockets=self.listeners.of(name),
             inherited=self.admin if name == ADMIN else self.inherited.get(name),
-            identity=self.identity,
+            identity=services[name].identity(self.identity) if name in services else self.identity,
             foreign=foreign,
         )
 

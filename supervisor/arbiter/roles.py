@@ -42,7 +42,8 @@ def wanted(config: Config, tiers: Sequence[Tier], adjustments: Mapping[str, int]
         if tier.listeners(config):
             count = wanted_workers(config, tier.name, adjustments.get(tier.name, 0))
             roles += [Role(tier.name, number) for number in range(1, count + 1)]
-            roles += [Role(service_name(tier.name, service)) for service in tier.services]
+            services = [name for name, service in tier.services.items() if service.wanted(config)]
+            roles += [Role(service_name(tier.name, name)) for name in services]
     if config.pools:  # without checks too: it tells of ejections, and of pools with no server left
         roles.append(Role(PROBER))
     if config.supervisor.admin is not None:

@@ -145,7 +145,7 @@ def _listener(listener: dict[str, Any]) -> Row:
     return (
         f"{listener['tier']}/{listener['name']}",
         listener["bind"],
-        listener["protocol"],
+        listener["protocol"] + (" by the kernel" if listener["datapath"] == "kernel" else ""),
         ", ".join(f"{title} ({count})" for title, count in listener["slots"].items()) or "nobody",
         listener["active"] + listener["sessions"],
         listener["accepted"],

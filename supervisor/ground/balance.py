@@ -85,30 +85,30 @@ def rank(slot: int, seeds: Sequence[int], weights: Sequence[int]) -> list[int]:
     return [index for _, index in scores]
 
 
-def maglev(names: Sequence[str], weights: Sequence[int]) -> array[int]:
-    """The lookup table of Maglev (NSDI 2016, 3.4), an index into `names` for each entry; 20 to 50 ms.
+def maglev(names: Sequence[str], weights: Sequence[int], size: int = MAGLEV_SIZE) -> array[int]:
+    """The lookup table of Maglev (NSDI 2016, 3.4), an index into `names` for each entry; 20 to 50 ms. `size` is prime.
 
     Servers take turns as their weights say, in the order of their names, each claiming the next free entry of its own
     permutation.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
-    table = array("H", [0xFFFF]) * MAGLEV_SIZE
+    table = array("H", [0xFFFF]) * size
     if not order:
         return table
     position, skip = [], []
     for index in order:
         word = hashlib.blake2b(names[index].encode(), digest_size=16, person=b"maglev").digest()
-        position.append(int.from_bytes(word[:8], "little") % MAGLEV_SIZE)
-        skip.append(int.from_bytes(word[8:], "little") % (MAGLEV_SIZE - 1) + 1)
+        position.append(int.from_bytes(word[:8], "little") % size)
+        skip.append(int.from_bytes(word[8:], "little") % (size - 1) + 1)
     turns = schedule([weights[index] for index in order])
-    left = MAGLEV_SIZE
+    left = size
     while True:
         for turn in turns:
             at, step = position[turn], skip[turn]
             while table[at] != 0xFFFF:
                 at += step
-                if at >= MAGLEV_SIZE:
-                    at -= MAGLEV_SIZE
+                if at >= size:
+                    at -= size
             table[at] = order[turn]
             position[turn] = at
             left -= 1
@@ -121,11 +121,12 @@ def probe(table: Sequence[int], key: int, usable: Callable[[int], bool], tries: 
 
     So a server that is down moves only its own keys, and the table, costly to make, stays.
     """
-    at = key % MAGLEV_SIZE
-    step = key // MAGLEV_SIZE % (MAGLEV_SIZE - 1) + 1
+    size = len(table)
+    at = key % size
+    step = key // size % (size - 1) + 1
     for _ in range(tries):
         index = table[at]
         if usable(index):
             return index
-        at = (at + step) % MAGLEV_SIZE
+        at = (at + step) % size
     return -1

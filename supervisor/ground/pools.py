@@ -163,6 +163,11 @@ class Pool:
                 rest.append(server)
         return self._choice.among(key, rest) if rest else None
 
+    def usable(self) -> tuple[Server, ...]:
+        """Those that take work now; where nobody is up, as `on_all_down` says. Their weights are those of now."""
+        self.look()
+        return self._candidates
+
     # Health
 
     def look(self) -> None:

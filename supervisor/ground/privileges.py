@@ -16,10 +16,19 @@ import attrs
 import cffi
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_KEEPCAPS = 8
 PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
+CAP_NET_ADMIN = 12  # linux/capability.h
+_CAPABILITY_VERSION_3 = 0x20080522
 
 _ffi = cffi.FFI()
-_ffi.cdef("int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);")
+_ffi.cdef(
+    """
+    int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);
+    int capset(uint32_t *header, const uint32_t *data);
+    """
+)
 _libc: Any = _ffi.dlopen(None)
 
 
@@ -34,6 +43,7 @@ class Identity:
     uid: int
     gid: int
     groups: tuple[int, ...]
+    net_admin: bool = False  # keeps CAP_NET_ADMIN, and hands it to the programs that it runs
 
 
 def resolve(user: str | None, group: str | None) -> Identity | None:
@@ -56,10 +66,27 @@ def may_become(identity: Identity) -> bool:
 
 def drop(identity: Identity) -> None:
     """Become `identity` for good. Raises OSError."""
+    keeps = identity.net_admin and os.geteuid() == 0
+    if keeps:
+        _prctl(PR_SET_KEEPCAPS, 1)
     if os.geteuid() == 0:
         os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
+    if keeps:
+        _keep_only(CAP_NET_ADMIN)
+
+
+def _keep_only(capability: int) -> None:
+    """Of all that was kept over setuid only this, as an ambient one: programs that are run have it too
+    (capabilities(7), "Ambient"). Raises OSError."""
+    header = _ffi.new("uint32_t[2]", [_CAPABILITY_VERSION_3, 0])
+    # Effective, permitted and inheritable, the low words and then the high ones (capget(2)).
+    data = _ffi.new("uint32_t[6]", [1 << capability] * 3 + [0] * 3)
+    if _libc.capset(header, data):
+        raise OSError(_ffi.errno, os.strerror(_ffi.errno))
+    if _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0):
+        raise OSError(_ffi.errno, os.strerror(_ffi.errno))
 
 
 def forbid_new() -> None:

@@ -197,9 +197,14 @@ def _listeners(config: Config, plane: Plane, processes: Iterable[ProcessInfo]) -
             "name": name,
             "bind": str(table.bind),
             "protocol": getattr(table, "protocol", "tcp"),
+            "datapath": "kernel" if _by_kernel(plane, row) else "proxy",
             "slots": slots,
             **_totals(plane, Kind.LISTENER, row),
         }
+
+
+def _by_kernel(plane: Plane, row: int) -> bool:
+    return bool(plane.cells[plane.state(Kind.LISTENER, row) + ListenerState.BY_KERNEL])
 
 
 def _owners(plane: Plane, row: int) -> list[int]:

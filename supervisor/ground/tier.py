@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from supervisor.ground.log import AccessLog
     from supervisor.ground.net.tickets import Tickets
     from supervisor.ground.pools import Pools
+    from supervisor.ground.privileges import Identity
     from supervisor.ground.wire import Mailbox
     from supervisor.plane.layout import Kind
     from supervisor.plane.memory import Plane
@@ -116,6 +117,19 @@ class Runtime(Protocol):
 
 
 @attrs.frozen
+class TierService:
+    """A task of a tier that must exist once: a process of its own, beside the tier's workers."""
+
+    run: Callable[[Worker], Awaitable[None]]
+    wanted: Callable[[Config], bool] = lambda config: True
+    net_admin: bool = False  # it keeps CAP_NET_ADMIN when it becomes another user
+
+    def identity(self, others: Identity | None) -> Identity | None:
+        """Whom it runs as, given whom all other processes do."""
+        return None if others is None else attrs.evolve(others, net_admin=self.net_admin)
+
+
+@attrs.frozen
 class Tier:
     """A tier as the supervisor sees it."""
 
@@ -126,4 +140,4 @@ class Tier:
     start: Callable[[Worker], Runtime]
     inherit: Callable[[Config], Any] = lambda config: None  # made once, before any fork: what workers are to share
     refuse: Callable[[Config, Config], Iterable[Problem]] = lambda old, new: ()  # what a reload can't change yet
-    services: Mapping[str, Callable[[Worker], Awaitable[None]]] = attrs.Factory(dict)  # one process each
+    services: Mapping[str, TierService] = attrs.Factory(dict)

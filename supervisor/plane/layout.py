@@ -112,6 +112,7 @@ class ListenerState:
     OWNER = 0  # + slot: the column that polls it, 0 none (column 0 is the supervisor, which polls nothing)
     SLOTS = MAX_SLOTS
     HEIRS = 64  # + slot // 8: a byte for each slot, the column that polls it next (see `heirs`)
+    BY_KERNEL = 72  # the edge's datapath service: 1 while rules of the kernel take what comes to it
 
 
 class Listener:

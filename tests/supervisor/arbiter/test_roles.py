@@ -11,7 +11,7 @@ import attrs
 from supervisor.arbiter.roles import Role, count, wanted
 from supervisor.ground.config import Bind, Config, Workers, load_bytes
 from supervisor.ground.config.tables import MAX_WORKERS
-from supervisor.ground.tier import ListenerSpec, Tier, Worker
+from supervisor.ground.tier import ListenerSpec, Tier, TierService, Worker
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +28,11 @@ class Table:
 async def service(worker: Worker) -> None: ...
 
 
-def tier(name: str, **services: Any) -> Tier:
+def needs_two_workers(config: Config) -> bool:
+    return config.supervisor.workers == 2
+
+
+def tier(name: str, **services: TierService) -> Tier:
     def listeners(config: Config) -> list[ListenerSpec]:
         return [ListenerSpec(key, table.bind) for key, table in config.tier(name).listeners.items()]
 
@@ -37,7 +41,7 @@ def tier(name: str, **services: Any) -> Tier:
     return Tier(name=name, table=Table, listeners=listeners, rows=lambda config: (), start=start, services=services)
 
 
-TIERS = (tier("edge"), tier("gateway", jwks=service))
+TIERS = (tier("edge"), tier("gateway", jwks=TierService(service), lone=TierService(service, needs_two_workers)))
 
 
 def roles(text: str, **adjustments: int) -> list[Role]:
@@ -56,7 +60,13 @@ def test_nothing_configured_is_nobody() -> None:
 
 def test_each_tier_with_listeners_has_its_workers_and_services() -> None:
     text = "[supervisor]\nworkers = 2\n[edge]\nworkers = 1\n" + EDGE + GATEWAY
-    assert roles(text) == [Role("edge", 1), Role("gateway", 1), Role("gateway", 2), Role("gateway-jwks")]
+    services = [Role("gateway-jwks"), Role("gateway-lone")]
+    assert roles(text) == [Role("edge", 1), Role("gateway", 1), Role("gateway", 2), *services]
+
+
+def test_a_service_that_the_configuration_does_not_ask_for_is_not_there() -> None:
+    text = "[supervisor]\nworkers = 1\n" + GATEWAY
+    assert roles(text) == [Role("gateway", 1), Role("gateway-jwks")]
 
 
 def test_pools_have_a_prober_and_an_address_has_an_admin() -> None:

@@ -6,9 +6,11 @@ import grp
 import os
 import pwd
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 from supervisor.ground import privileges
@@ -103,5 +105,21 @@ def test_a_child_whose_parent_is_gone_already_notices() -> None:
         except privileges.Orphaned:
             return True
         return False
+
+    assert in_a_child(child)
+
+
+@ROOT
+def test_one_process_keeps_the_networks_administration_and_hands_it_on() -> None:
+    def child() -> bool:
+        identity = privileges.resolve("nobody", None)
+        assert identity is not None
+        privileges.drop(attrs.evolve(identity, net_admin=True))
+        privileges.forbid_new()
+        # What a program that it runs has.
+        text = subprocess.run(["cat", "/proc/self/status"], capture_output=True, check=True).stdout.decode()
+        status = dict(line.split(":\t") for line in text.splitlines() if ":\t" in line)
+        only = f"{1 << privileges.CAP_NET_ADMIN:016x}"
+        return os.getuid() != 0 and status["CapEff"] == status["CapPrm"] == status["CapAmb"] == only
 
     assert in_a_child(child)
