@@ -30,7 +30,7 @@ from pooler.messages import (
     negotiate_protocol_version,
     take_from_client,
 )
-from pooler.parameters import changed, greeting, settable
+from pooler.parameters import changed, greeting, intern, settable
 from pooler.startup import PROTOCOL_3_2, CancelRequest, SSLRequest, Startup
 from supervisor.ground.lane import Conn
 from supervisor.plane.layout import Listener
@@ -193,9 +193,12 @@ async def _greet(runtime: PoolerRuntime, client: Client, pool: ServerPool, wante
     reported = pool.reported
     assert reported is not None
     settings = startup.admit(wanted.settings, reported, runtime.ignored)
+    client.base = intern(settings)
     client.settings = changed(settable(reported), settings)
     client.pool = pool
     client.key, secret = runtime.keys.give(client, long=wanted.spoken >= PROTOCOL_3_2)
     pool.clients.add(client)
-    said = greeting({**reported, **client.settings}) + backend_key_data(client.key, secret)
+    said = greeting({name: client.settings.get(name, value) for name, value in reported.items()}) + backend_key_data(
+        client.key, secret
+    )
     await client.conn.send(before + said + READY_IDLE)

@@ -14,8 +14,12 @@ import attrs
 from pooler import admission, recovery
 from pooler.console import session as console
 from pooler.errors import PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
+from pooler.journal import Journal
 from pooler.parameters import EMPTY, Values
 from pooler.relay import serve
+from pooler.sql import Pin
+from pooler.states import UNBOUND
+from pooler.translation import Translation
 from supervisor.ground.lane import Overdue
 from supervisor.plane.layout import Listener as Counter
 
@@ -45,6 +49,11 @@ class Client:
     pool: ServerPool | None = None  # once it is logged in
     server: ServerConnection | None = None  # that it holds, or has just been given
     settings: Values = EMPTY  # what it believes to be set
+    base: Values = EMPTY  # what it asked for at startup: RESET brings it back
+    translation: Translation | None = None  # once it has sent what matters beyond a transaction
+    unnamed: int = UNBOUND  # of `Outstanding.unnamed`, when it gets a server
+    unsettled: bool = False  # its journal has something
+    pins: Pin = Pin.NONE  # why it keeps its server
     ticket: int = 0  # monotonic ns at which it began to wait
     data: bytes = b""  # what it waits with, for whoever gives it a server to send
     unsent: bytes = b""  # of that, what has been noted as sent, but the server has not taken yet
@@ -55,6 +64,17 @@ class Client:
     key: int = 0  # process id of its cancel key
     told: bool = False  # that it has to wait, once in its life
     connected: float = 0.0  # wall clock
+
+    def translate(self, server: ServerConnection) -> Translation:
+        """Its translation, for the messages to this server."""
+        pool = self.pool
+        assert pool is not None
+        if self.translation is None:
+            journal = Journal(self)
+            self.translation = Translation(journal, pool.settings.max_prepared_statements, pool.settings.refuses)
+        self.translation.place = "\0".join(self.settings.get(name, "") for name in ("search_path", "role")).encode()
+        self.translation.enter(server.outstanding, server.statements)
+        return self.translation
 
     def listen(self, limit: int) -> None:
         """While it waits: take what it sends, up to about `limit` bytes. Raises ClientLeft."""
@@ -120,4 +140,7 @@ async def _say(client: Client, error: PeerError) -> None:
 def _give_back(client: Client) -> None:
     server, client.server = client.server, None
     if server is not None and client.pool is not None:
+        translation = client.translation
+        server.spoiled |= bool(client.pins) or client.unsettled or (translation is not None and translation.active)
+        client.pins, client.unsettled = Pin.NONE, False
         recovery.recover(client.pool, server, client.graceful)

@@ -94,6 +94,9 @@ class DatabaseTable:
     min_pool_size: Annotated[int, Between(0, 10_000)] = 0  # are kept open, once the pool has been used
     reserve_pool_size: Annotated[int, Between(0, 10_000)] = 0  # more, for clients that wait too long
     max_db_connections: Annotated[int, Between(0, 100_000)] = 0  # of all its users together; 0: no limit
+    # What can't leave a server connection (temporary tables, advisory locks, ...): its client keeps that, or gets an
+    # error.
+    session_state: Literal["pin", "refuse"] = "pin"
     user: str | None = None  # log in to the server as this user, whoever the client is
     password: Secret | None = None  # of that user, if the users file does not hold it
     tls: ServerTlsTable | None = None  # to its servers
@@ -160,6 +163,7 @@ class PoolerTable:
     server_login_retry: Duration = Duration(1)
     server_lifetime: Duration = Duration(3600)
     server_idle_timeout: Duration = Duration(600)
+    max_prepared_statements: Annotated[int, Between(1, 1_000)] = 200  # kept on a server connection, in transaction mode
     server_reset_query: str = "DISCARD ALL"  # when a session ends in session mode; "" for none
 
     def problems(self, config: Any) -> Iterable[Problem]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from pooler import recovery
 from pooler.encryption import certificate_of
 from pooler.orders import Give, Want
-from pooler.parameters import intern, settable
+from pooler.parameters import intern
+from pooler.prepared import ServerStatements
 from pooler.server import ServerConnection
 from supervisor.ground.wire import close_all
 from supervisor.plane import layout
@@ -43,6 +44,8 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
             return False
         recovery.retire(pool, server)
         return True
+    if server.outstanding.doubtful:
+        server.statements.doubt()
     if server.conn.readable or not pool.leases.move(server.lease, column):
         return False
     message = Give(
@@ -53,6 +56,9 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
         secret=server.secret.hex(),
         reported=dict(server.reported),
         greeting=dict(server.greeting),
+        settings=dict(server.settings),
+        statements=[name.decode() for name, fresh in server.statements.names.items() if fresh],
+        stale=[name.decode() for name, fresh in server.statements.names.items() if not fresh],
         expires_in=server.expires - pool.lane.now,
     )
     if not worker.mailbox.send(column, message, (server.conn.sock.fileno(),)):
@@ -90,7 +96,10 @@ def receive(pool: ServerPool | None, leases: Leases, column: int, order: Give, d
             secret=bytes.fromhex(order.secret),
             reported=reported,
             greeting=intern(order.greeting),
-            settings=settable(reported),
+            settings=intern(order.settings),
+            statements=ServerStatements(
+                {name.encode(): name not in order.stale for name in (*order.stale, *order.statements)}
+            ),
             expires=pool.lane.now + order.expires_in,
         )
     )

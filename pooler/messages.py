@@ -21,6 +21,7 @@ MAX_PASSWORD_MESSAGE = 65535
 
 AUTHENTICATION_OK = b"R\0\0\0\x08\0\0\0\0"
 READY_IDLE = b"Z\0\0\0\x05I"
+FLUSH = b"H\0\0\0\x04"
 SYNC = b"S\0\0\0\x04"
 TERMINATE = b"X\0\0\0\x04"
 
@@ -32,7 +33,7 @@ def message(kind: bytes, payload: bytes = b"") -> bytes:
 
 def query(sql: str) -> bytes:
     """A simple Query."""
-    return message(b"Q", sql.encode() + b"\0")
+    return message(b"Q", sql.encode("utf-8", "surrogateescape") + b"\0")
 
 
 def parameter_status(name: str, value: str) -> bytes:
@@ -94,3 +95,15 @@ def parse_parameter_status(payload: bytes) -> tuple[str, str]:
     if not value.endswith(b"\0"):
         raise ServerError("malformed ParameterStatus from the server")
     return name.decode("utf-8", "replace"), value[:-1].decode("utf-8", "surrogateescape")
+
+
+def columns(payload: bytes) -> list[str | None]:
+    """The values of a DataRow in text format; None is NULL. Bytes that are not UTF-8 are kept by surrogates."""
+    values: list[str | None] = []
+    at = 2
+    for _ in range(int.from_bytes(payload[:2], "big")):
+        size = int.from_bytes(payload[at : at + 4], "big", signed=True)
+        at += 4
+        values.append(None if size < 0 else payload[at : at + size].decode("utf-8", "surrogateescape"))
+        at += max(size, 0)
+    return values

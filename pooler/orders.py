@@ -37,6 +37,9 @@ class Give:
     secret: str  # hex
     reported: dict[str, str]  # its parameters
     greeting: dict[str, str]  # what they were at login
+    settings: dict[str, str]  # what clients have set
+    statements: list[str]  # prepared there
+    stale: list[str]  # prepared there too, but to be made anew
     expires_in: float  # seconds
 
 

@@ -1,5 +1,5 @@
-"""Run-time parameters of clients and servers: what ParameterStatus reported, and what must be SET before a server
-changes hands.
+"""Run-time parameters of clients and servers: what ParameterStatus reported, what else was set (`settling`), and what
+must be SET before a server changes hands.
 
 A set of values is an immutable mapping, interned: clients and servers with the same values share one object, so that
 the hot path compares by identity and an idle client pays eight bytes for all its parameters.
@@ -30,7 +30,7 @@ TRACKED = {
     )
 }
 # What else a session can change: the others that are reported (server_version, is_superuser, ...) are the server's.
-_SETTABLE = frozenset({*TRACKED.values(), "session_authorization"})
+SETTABLE = frozenset({*TRACKED.values(), "session_authorization"})
 
 
 class Values(dict[str, str]):
@@ -63,21 +63,39 @@ def changed(values: Values, news: Mapping[str, str]) -> Values:
 
 def settable(values: Mapping[str, str]) -> Values:
     """Only those that a session can set: what a client keeps when it moves to another server."""
-    return intern({name: value for name, value in values.items() if name in _SETTABLE})
+    return intern({name: value for name, value in values.items() if name in SETTABLE})
 
 
-def differences(wanted: Values, current: Values) -> dict[str, str]:
-    """What must be set on a server with `current` before a client that wants `wanted` may use it."""
-    return {name: value for name, value in wanted.items() if current.get(name) != value}
+def differences(wanted: Values, current: Values, first: Values = EMPTY) -> dict[str, str | None]:
+    """What must be set on a server with `current` before a client that wants `wanted` may use it; None is RESET.
+    `first` is what the server had at login."""
+    differing: dict[str, str | None] = {name: value for name, value in wanted.items() if current.get(name) != value}
+    for name, value in current.items():
+        if name not in wanted and first.get(name) != value:
+            differing[name] = first.get(name)
+    return differing
 
 
-def set_statement(differing: Mapping[str, str]) -> str:
+def set_statement(differing: Mapping[str, str | None]) -> str:
     """One Query that sets them all: one round trip, and all or none. SET would take a list of schemas for one name."""
-    calls = (f"pg_catalog.set_config('{name}',{_quoted(value)},false)" for name, value in differing.items())
-    return "SELECT " + ",".join(calls)
+    # A role may not be allowed to set what its user is: it goes first, and comes last.
+    ordered = sorted(differing, key=lambda name: (name == "role", name != "session_authorization"))
+    resets = [f"RESET {_identifier(name)}" for name in ordered if differing[name] is None or name == "role"]
+    calls = [
+        f"pg_catalog.set_config({quoted(name)},{quoted(value)},false)"
+        for name in ordered
+        if (value := differing[name]) is not None
+    ]
+    resets.sort(key=lambda statement: statement != 'RESET "role"')
+    return ";".join(resets + (["SELECT " + ",".join(calls)] if calls else []))
 
 
-def _quoted(value: str) -> str:
+def _identifier(name: str) -> str:
+    """A parameter's name; one with a dot is of two parts."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+
+
+def quoted(value: str) -> str:
     """A string constant that means the same whether standard_conforming_strings is on or off."""
     return "E'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 

@@ -67,6 +67,7 @@ class ServerPool:
     closing: bool = False  # the worker ends now: nothing is brought to an end in good order any more
     sticky: bool = False  # a client keeps its server: session mode
     statement: bool = False  # statement mode
+    watching: bool = False  # what a client does to its session must not be seen by the next
     unusual: bool = False  # a client that becomes idle has more to do than to wait
     first_look: float = NOTICE_AFTER  # seconds until one that waits is looked at
     waited: int = 0  # ns, all who got a connection together; not in the plane yet
@@ -94,6 +95,7 @@ class ServerPool:
     def _follow(self, settings: PoolSettings) -> None:
         """What the hot path asks of the settings."""
         self.sticky, self.statement = settings.mode == "session", settings.mode == "statement"
+        self.watching = not self.sticky
         self.unusual = self.leaving or settings.client_idle_timeout < _NEVER
         self.first_look = min(NOTICE_AFTER, settings.query_wait_timeout)
 
@@ -141,6 +143,7 @@ class ServerPool:
         client.server = server
         server.conn.waiter = session = client.session
         data = client.data
+        server.outstanding.unnamed = client.unnamed
         # One into which something is to be thrown may not want it any more.
         if data and server.settings is client.settings and session.pending is None:
             out, conn = server.outstanding, server.conn
@@ -148,7 +151,7 @@ class ServerPool:
             try:
                 cut = out.sent(data)
                 client.data = data[cut:]
-                taken = conn.send_nowait(data[:cut])
+                taken = conn.send_nowait(data[:cut]) if cut else 0
             except PeerError as error:
                 out.unknown = True  # noted in part, and none of it sent
                 session.throw(error)
@@ -297,6 +300,7 @@ class ServerPool:
     def admit(self, server: ServerConnection) -> None:
         """A connection that was opened here or came from another worker: for whoever is next."""
         self.servers.add(server)
+        server.outstanding.watching = self.watching
         if standing.outlived(self, server):
             server.expires = 0.0
         server.good_until = 0.0 if self.leaving else server.expires
@@ -344,6 +348,8 @@ class ServerPool:
             for server in self.servers:
                 server.good_until = 0.0 if server.cancels else server.expires
         self._follow(settings)
+        for server in self.servers:
+            server.outstanding.watching = self.watching
 
     def abandon(self) -> None:
         """Sessions are to end between their transactions; idle connections are of no more use here."""

@@ -26,6 +26,7 @@ COPY_FAIL = message(b"f", b"client left\0")
 # What was executed without a Sync is not committed when its client leaves: the Query takes it back, unless it failed
 # and the server skips everything up to the Sync.
 UNDO = query("ROLLBACK") + SYNC
+DISCARD = "DISCARD ALL"
 
 
 def retire(pool: ServerPool, server: ServerConnection) -> None:
@@ -40,15 +41,19 @@ def recover(pool: ServerPool, server: ServerConnection, graceful: bool) -> None:
     """Bring a connection whose client is gone back into the pool. A client that said Terminate gets its last query
     done."""
     server.conn.waiter = None
+    server.outstanding.watching = pool.watching
     if pool.closing:
         _forget(pool, server)
-    elif server.outstanding.free and not _to_reset(pool):
+    elif server.outstanding.free and not _to_reset(pool, server):
         pool.release(server)
     else:
         pool.lane.spawn(_recover(pool, server, graceful), f"recover {pool.name}")
 
 
-def _to_reset(pool: ServerPool) -> str:
+def _to_reset(pool: ServerPool, server: ServerConnection) -> str:
+    """What must be executed before anybody else may have it."""
+    if server.spoiled:
+        return DISCARD
     return pool.settings.reset_query if pool.settings.mode == "session" else ""
 
 
@@ -68,8 +73,11 @@ async def _recover(pool: ServerPool, server: ServerConnection, graceful: bool) -
             session.expire_in(PATIENCE)
             if out.status != IDLE:
                 await server.command("ROLLBACK")
-            if _to_reset(pool):
-                await server.command(_to_reset(pool))
+            reset = _to_reset(pool, server)
+            if reset:
+                await server.command(reset)
+                if reset == DISCARD:
+                    server.discarded()
             usable = out.free
     except (ServerError, OSError, Overdue) as error:
         pool.worker.log.info("server connection given up", pool=pool.name, server=server.server.name, reason=str(error))
@@ -84,11 +92,13 @@ async def _recover(pool: ServerPool, server: ServerConnection, graceful: bool) -
 async def _finish(server: ServerConnection) -> None:
     """Read until nothing is outstanding, ending what waits for the client."""
     out, conn = server.outstanding, server.conn
-    tail = server.tail
+    tail, watching = server.tail, out.watching
     while out.fifo or out.unsynced or out.copy_in or out.server_left or tail:
         ending = (COPY_FAIL if out.copy_in else b"") + (UNDO if out.unsynced else b"")
         if ending:
+            out.watching = False
             out.sent(ending)
+            out.watching = watching
             await conn.send(ending)
         data = await conn.recv()
         if not data:

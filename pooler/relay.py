@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
-from pooler.messages import HEAD, HEAD_SIZE, READY_IDLE, parameter_status
+from pooler.messages import FLUSH, HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, Refusal
+from pooler.settling import settle
 from pooler.states import IDLE, MAX_MESSAGE, TERMINATE
 from supervisor.ground.lane import Overdue, park
 from supervisor.plane.layout import LeasePool
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pooler.client import Client
     from pooler.pool import ServerPool
     from pooler.server import ServerConnection
+    from pooler.translation import Translation
 
 # A client gets a server when its first message is whole, so that a slow sender holds none; a message larger than this
 # is streamed from its beginning.
@@ -83,6 +85,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 return
 
         unsent = b""  # noted as sent, not taken by the server yet
+        noticed = False  # `data` begins with what may matter beyond its transaction
 
         # A server for it. What waiting costs when it is short is all here; what it does when it is not, in the pool.
         if idle:
@@ -91,6 +94,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 cells[idle_cell] = 0
             if server.conn.readable and not pool.examine(server):
                 server = await pool.wait(client)
+            server.outstanding.unnamed = client.unnamed
         else:
             session.deadline = lane.now + pool.first_look
             client.data = data
@@ -111,7 +115,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 raise
             assert client.server is not None
             server = client.server
-            data, unsent = client.data, client.unsent
+            data, unsent, noticed = client.data, client.unsent, server.outstanding.noticed
             client.data = client.unsent = b""
         if client.early:
             data += client.take_early()
@@ -127,20 +131,30 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
 
         # Both directions, until the server is free.
         held = tail = b""  # of the client's and of the server's: less than a header, or a ReadyForQuery not all there
+        translation = None  # of both directions, from what matters beyond the transaction to the end of its answers
+        stopped = False  # what is held back waits for the server to have answered everything
         try:
             while True:
                 if data:
                     server.asked = data
                     try:
-                        cut = out.sent(data)
+                        if translation is not None:
+                            data, held = await _translated(client, translation, data, out.client_left)
+                        cut = 0 if noticed else out.sent(data)
+                        if cut == len(data):
+                            unsent = unsent + data if unsent else data
+                        else:
+                            unsent, held = unsent + data[:cut], data[cut:] + held
+                            client.graceful, out.terminated = out.terminated, False
+                            if out.noticed:
+                                noticed = out.noticed = False
+                                translation, data, held, stopped = await _attend(client, server, held)
+                                unsent += data
                     except PeerError:
                         out.unknown = True  # noted in part, and none of it sent
                         raise
-                    if cut == len(data):
-                        unsent = data
-                    else:
-                        unsent, held = data[:cut], data[cut:]
-                        client.graceful, out.terminated = out.terminated, False
+                    if translation is not None:
+                        rest += translation.take_said()
                     data = b""
                 if unsent:
                     try:
@@ -165,13 +179,18 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                         else:
                             tail = answer[cut:]
                             answer = answer[:cut]
+                        if translation is not None:
+                            answer = translation.answers.received(answer)
+                            if not translation.active:
+                                translation, out.watching = None, True
                         if statement and out.status != IDLE:
                             # Instead of the ReadyForQuery: behind it, a client would take the error for a notice.
                             rest = answer[: -len(READY_IDLE)] if answer.endswith(_READY_BUSY) else answer
                             raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
-                        cut = send(answer)
-                        if cut != len(answer):
-                            rest = answer[cut:]
+                        if answer:
+                            cut = send(answer)
+                            if cut != len(answer):
+                                rest = answer[cut:]
                         if out.parameters:
                             _note(client, server)
                         if not out.free:
@@ -180,6 +199,9 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                                 await lane.pause()
                             continue
                 if not unsent and out.free:
+                    if client.unsettled:
+                        rest += await settle(client, server)
+                        sticky = pool.sticky or bool(client.pins)
                     if not sticky:
                         break
                     if pool.leaving:
@@ -189,7 +211,11 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     rest = rest[send(rest) :]
                     if conn.writable:
                         continue
-                if client.graceful:  # only the answers are still to come, unless the server waits for the client
+                if stopped:
+                    if out.quiet and not (unsent or tail):
+                        data, held, stopped = held, b"", False
+                        continue
+                elif client.graceful:  # only the answers are still to come, unless the server waits for the client
                     if not unsent and not rest and (not out.fifo or out.copy_in or out.unknown):
                         break
                 elif conn.readable and not unsent:
@@ -215,6 +241,9 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
         if sticky or not out.free:
             server.tail = tail
             return
+        if translation is not None:
+            translation.end()
+            out.watching = True
         client.server = answer = None  # a large answer must not stay with an idle client
         pool.release(server)
         data = held
@@ -231,9 +260,44 @@ def _note(client: Client, server: ServerConnection) -> None:
     client.settings = changed(client.settings, {name: news[name] for name in news if name in client.settings})
 
 
+async def _attend(
+    client: Client, server: ServerConnection, data: bytes
+) -> tuple[Translation | None, bytes, bytes, bool]:
+    """`data` begins with what may matter beyond its transaction. Its translation, if all up to the answers has to pass
+    it; what to send, noted already; what to hold back, and whether that waits until the server has answered."""
+    out = server.outstanding
+    translation = client.translate(server)
+    renamed, held = translation.rename(data), b""
+    out.watching = False
+    if renamed is None and not out.quiet:
+        renamed, held = FLUSH if out.unsynced else b"", data
+        stopped = True
+    else:
+        stopped = False
+        if renamed is None:
+            translation.begin()
+            renamed, held = await _translated(client, translation, data, 0)
+    client.unnamed = translation.remembered
+    cut = out.sent(renamed)
+    if cut != len(renamed):
+        renamed, held = renamed[:cut], renamed[cut:] + held
+        client.graceful, out.terminated = out.terminated, False
+    if translation.active:
+        return translation, renamed, held, stopped
+    out.watching = True
+    return None, renamed, held, stopped
+
+
+async def _translated(client: Client, translation: Translation, data: bytes, left: int) -> tuple[bytes, bytes]:
+    """What to send, and what to hold back. The first `left` bytes belong to a message that has passed already."""
+    sent, held = translation.take(data, left)
+    client.unnamed = translation.remembered
+    return sent, held
+
+
 async def _adapt(client: Client, server: ServerConnection) -> None:
     """Set what the client has set; what the server makes of the values, the client is told."""
-    differing = differences(client.settings, server.settings)
+    differing = differences(client.settings, server.settings, server.greeting)
     if differing:
         try:
             await server.command(set_statement(differing))
@@ -241,12 +305,13 @@ async def _adapt(client: Client, server: ServerConnection) -> None:
             if server.outstanding.free:
                 raise PeerError(error.sqlstate, error.message) from None
             raise
-        settled = {name: server.settings.get(name, value) for name, value in differing.items()}
+        server.keep(differing)
+        settled = {name: server.settings.get(name, value) for name, value in differing.items() if value is not None}
         told = [parameter_status(name, value) for name, value in settled.items() if value != differing[name]]
         if told:
             await client.conn.send(b"".join(told))
         client.settings = changed(client.settings, settled)
-    if not differences(client.settings, server.settings):
+    if not differences(client.settings, server.settings, server.greeting):
         client.settings = server.settings
 
 

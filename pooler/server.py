@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,8 +18,9 @@ from pooler.binding import end_point
 from pooler.encryption import certificate_of
 from pooler.errors import CANNOT_CONNECT, CONNECTION_FAILURE, ServerError
 from pooler.login import Login, cancel_request
-from pooler.messages import TERMINATE, parse_parameter_status, query, take_from_server
-from pooler.parameters import Values, changed, intern, settable
+from pooler.messages import TERMINATE, columns, parse_parameter_status, query, take_from_server
+from pooler.parameters import SETTABLE, Values, changed, intern, settable
+from pooler.prepared import ServerStatements
 from pooler.states import Outstanding
 from supervisor.ground.lane import Cancelled, Overdue
 from supervisor.plane import layout
@@ -45,10 +47,12 @@ class ServerConnection:
     secret: bytes = attrs.field(repr=False)
     reported: Values
     greeting: Values  # what it reported at login
-    settings: Values  # of `reported`, what a client can set
+    settings: Values  # what clients have set: of `reported`, and what else is not as at login
     expires: float  # on the lane's clock
     good_until: float = 0.0  # until then, a release needs no second look at this connection
     outstanding: Outstanding = attrs.field(factory=Outstanding)
+    statements: ServerStatements = attrs.field(factory=ServerStatements)
+    spoiled: bool = False  # has what its client left, and nobody else may see: it needs DISCARD ALL
     cancels: int = 0  # cancel connections under way: until they have closed, nobody else may use it
     parked: bool = False  # released, but for those
     own: bool = False  # a command of ours is running, which no client may cancel
@@ -82,13 +86,35 @@ class ServerConnection:
         news = dict(parse_parameter_status(payload) for payload in payloads)
         payloads.clear()
         self.reported = changed(self.reported, news)
-        self.settings = settable(self.reported)
+        self.settings = changed(self.settings, {name: news[name] for name in news if name in SETTABLE})
         return news
+
+    def keep(self, differing: Mapping[str, str | None]) -> None:
+        """These have been set (None: reset); what is reported, it has reported."""
+        settings = dict(self.settings)
+        for name, value in differing.items():
+            if name not in self.reported:
+                settings.pop(name, None)
+                if value is not None:
+                    settings[name] = value
+        self.settings = intern(settings)
+
+    def discarded(self) -> None:
+        """DISCARD ALL was executed."""
+        self.settings = settable(self.reported)
+        self.statements.names.clear()
+        self.spoiled = False
 
     async def command(self, sql: str) -> None:
         """Run a statement of ours to its ReadyForQuery. Raises ServerError: afterwards it is usable only if `free`."""
+        await self.ask(sql)
+
+    async def ask(self, sql: str) -> list[str | None]:
+        """The same; the last row that came."""
         out, conn = self.outstanding, self.conn
+        watching, out.watching = out.watching, False
         self.own = True
+        row = b""
         try:
             data = query(sql)
             out.sent(data)
@@ -103,7 +129,9 @@ class ServerConnection:
                 while (found := take_from_server(buffer)) is not None:
                     kind, payload = found
                     out.received(bytes((kind,)) + (len(payload) + 4).to_bytes(4, "big") + payload)
-                    if kind == ord("E"):
+                    if kind == ord("D"):
+                        row = payload
+                    elif kind == ord("E"):
                         fields = errors.decode(payload)
                         failure = ServerError(fields.get("M", ""), fields.get("C", CONNECTION_FAILURE))
             if buffer:
@@ -116,10 +144,12 @@ class ServerConnection:
             raise
         finally:
             self.own = False
+            out.watching = watching
         if out.parameters:
             self.note(out.parameters)
         if failure is not None:
             raise failure
+        return columns(row) if row else []
 
     async def close(self, lane: Lane) -> None:
         """Say Terminate and wait until the server is gone, for a time."""

@@ -8,6 +8,7 @@ import attrs
 
 from pooler.config import DatabaseTable, PoolerTable, UserTable, users_of
 from pooler.encryption import Encryption, encryption
+from pooler.sql import EVERY_PIN, Pin
 from pooler.users import User
 
 
@@ -35,6 +36,8 @@ class PoolSettings:
     server_idle_timeout: float
     query_timeout: float
     idle_transaction_timeout: float
+    max_prepared_statements: int  # on a server connection
+    refuses: Pin  # what is not to outlive a transaction
 
 
 def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | None:
@@ -65,6 +68,8 @@ def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | 
         server_idle_timeout=table.server_idle_timeout or math.inf,
         query_timeout=table.query_timeout or math.inf,
         idle_transaction_timeout=table.idle_transaction_timeout or math.inf,
+        max_prepared_statements=table.max_prepared_statements,
+        refuses=EVERY_PIN if database.session_state == "refuse" else Pin.NONE,
     )
 
 

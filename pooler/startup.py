@@ -8,6 +8,7 @@ documentation leaves out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 import attrs
@@ -68,6 +69,8 @@ class Startup:
         here."""
         return self.minor > 2 or bool(self.protocol_options)
 
+
+_PARAMETER = re.compile(r"[A-Za-z_][\w$]*(?:\.[A-Za-z_][\w$]*)*")
 
 First = SSLRequest | GSSENCRequest | CancelRequest | Startup
 
@@ -194,21 +197,17 @@ def _split_options(text: str) -> list[str]:
 
 
 def admit(settings: Mapping[str, str], reported: Collection[str], ignored: Collection[str]) -> dict[str, str]:
-    """The settings that the session will keep on whatever server it gets, under the names that the server has reported.
-
-    A setting that servers don't report can't be kept by a pooler: it is refused, unless it is to be ignored. PeerError.
-    """
+    """The settings that the session will keep on whatever server it gets: those that the server has reported under its
+    names for them, others in lower case. Raises PeerError for what is no name."""
     kept: dict[str, str] = {}
     for name, value in settings.items():
         canonical = TRACKED.get(name.lower())
         if canonical is not None and canonical in reported:
             kept[canonical] = _clean(canonical, value)
+        elif not _PARAMETER.fullmatch(name):
+            raise PeerError(PROTOCOL_VIOLATION, f"unsupported startup parameter: {name}")
         elif name.lower() not in ignored:
-            raise PeerError(
-                PROTOCOL_VIOLATION,
-                f"unsupported startup parameter: {name}",
-                hint="Add it to ignore_startup_parameters, or SET it inside a transaction.",
-            )
+            kept[name.lower()] = value
     return kept
 
 

@@ -23,11 +23,13 @@ CopyGetData.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 
 import attrs
 
 from pooler.errors import PROTOCOL_VIOLATION, PeerError, ServerError
+from pooler.glance import concerns
 from pooler.messages import HEAD, HEAD_SIZE
 
 # From the client.
@@ -56,16 +58,24 @@ _ANSWERED = frozenset((SYNC, QUERY, FUNCTION_CALL))
 _COPY_END = frozenset((COPY_DONE, COPY_FAIL))
 
 # What a client's message means here, by its kind: 0 is none.
-_OPENS, _SYNCS, _ASKS, _ENDS_COPY, _PASSES = range(1, 6)
+_OPENS, _SYNCS, _ASKS, _ENDS_COPY, _PASSES, _LOOKED_AT = range(1, 7)
 _MEANING = bytes(
     _OPENS if kind in b"PBDEC" else _SYNCS if kind in b"S" else _ASKS if kind in b"QF" else _ENDS_COPY if kind in b"cf"
     else _PASSES if kind in b"dHX" else 0
     for kind in range(256)
 )  # fmt: skip
+_MEANING_WATCHED = bytes(_LOOKED_AT if kind in b"PBDCQ" else _MEANING[kind] for kind in range(256))
+# Outstanding.unnamed: nothing has made the statement without a name on this connection since its client got it; its
+# client has; its client has made one on another connection, which it may want to use.
+UNBOUND, BOUND, REMEMBERED = range(3)
 # Which messages of a server are looked at, where it matters which extended message it has completed, and elsewhere.
 _COMPLETIONS = frozenset().union(*COMPLETED_BY.values())
 _NOTED_COARSELY = bytes(kind in b"ZSEGW" for kind in range(256))
 _NOTED = bytes(kind in b"ZSEGW" or kind in _COMPLETIONS for kind in range(256))
+
+# feature_not_supported is how "cached plan must not change result type" comes, invalid_sql_statement_name is that a
+# statement is not there: somebody has done something to this connection that was not seen.
+_COMPLAINT = re.compile(rb"\0C(?:0A000|26000)\0")
 
 _unpack = HEAD.unpack_from
 
@@ -93,12 +103,18 @@ class Outstanding:
     queries: int = 0  # ReadyForQuery so far; the caller may count from zero again
     transactions: int = 0  # how many of them said idle
     parameters: list[bytes] = attrs.field(factory=list)  # payloads of ParameterStatus, for the caller to take
+    watching: bool = False  # `sent` stops before what may matter beyond a transaction
+    noticed: bool = False  # it did
+    unnamed: int = UNBOUND  # the statement without a name, while watching
+    unbound: bytes = b""  # the Parse that made it, if a Sync came before anything was bound to it
+    doubtful: bool = False  # the server complained about a prepared statement
 
     def sent(self, data: bytes) -> int:
         """Notes bytes from the client; returns how many of them to send. Less than a header may stay behind.
 
-        The caller sends exactly those, and gives the rest again with what comes next. Stops before a Terminate.
-        Raises PeerError for what is no message.
+        The caller sends exactly those, and gives the rest again with what comes next. Stops before a Terminate, and
+        while `watching` before what may matter beyond its transaction: then `noticed` is set. Raises PeerError for what
+        is no message.
         """
         size = len(data)
         at = self.client_left
@@ -110,10 +126,12 @@ class Outstanding:
         fifo = self.fifo
         odd = self.copy_in or self.skipping
         run = -1  # where the extended messages behind the last Sync, Query or FunctionCall of these bytes begin
+        parse = -1  # where a statement without a name was made to which nothing has been bound
+        meanings = _MEANING_WATCHED if self.watching else _MEANING
         last = size - HEAD_SIZE
         while at <= last:
             kind, length = _unpack(data, at)
-            meaning = _MEANING[kind]
+            meaning = meanings[kind]
             if length < 4 or length > MAX_MESSAGE or not meaning:
                 raise _no_message(kind, length)
             if odd:
@@ -126,6 +144,10 @@ class Outstanding:
                 if run < 0:
                     run = at
             elif meaning == _SYNCS:
+                if parse >= 0:
+                    self.unbound = data[parse : parse + _unpack(data, parse)[1] + 1]
+                    self.noticed = True
+                    break
                 run = -1
                 self.opened.clear()
                 fifo.append(SYNC)
@@ -143,6 +165,40 @@ class Outstanding:
                 if fifo or self.opened:
                     self._close_run()
                     fifo.append(kind)
+            elif meaning == _LOOKED_AT:
+                # By slices, which may be short of a message that is not all there: then it is stopped at.
+                if kind == BIND:
+                    if self.unnamed != BOUND or data[at + 5 : at + 7] != b"\0\0":
+                        self.noticed = True
+                        break
+                    parse = -1
+                elif kind == QUERY:
+                    if concerns(data[at + 5 : at + length + 1], several=True):
+                        self.noticed = True
+                        break
+                    self._open(data, run, at)
+                    run = -1
+                    self._close_run()
+                    fifo.append(QUERY)
+                    self.unsynced = False
+                    at += length + 1
+                    continue
+                elif kind == PARSE:
+                    if (
+                        data[at + 5 : at + 6] != b"\0"
+                        or self.unnamed == REMEMBERED
+                        or concerns(data[at + 6 : at + length + 1], several=False)
+                    ):
+                        self.noticed = True
+                        break
+                    self.unnamed, parse = BOUND, at
+                elif data[at + 5 : at + 6] != b"P" and (
+                    self.unnamed != BOUND or kind == CLOSE or data[at + 5 : at + 7] != b"S\0"
+                ):
+                    self.noticed = True
+                    break
+                if run < 0:
+                    run = at
             elif kind == TERMINATE:
                 self.terminated = True
                 break
@@ -232,6 +288,8 @@ class Outstanding:
                     self.parameters.append(data[at + HEAD_SIZE : end])
                 elif kind == ERROR:
                     self._failed()
+                    if _COMPLAINT.search(data, at, end):
+                        self.doubtful = True
                 elif kind == COPY_IN:
                     self._copying()
                 elif kind == COPY_BOTH:
@@ -251,6 +309,11 @@ class Outstanding:
                     self.free = False
         self.bytes_out += at
         return at
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the server has answered everything that it is going to answer without hearing more."""
+        return not (self.fifo or self.opened or self.server_left or self.client_left or self.copy_in)
 
     def _exactly(self) -> bool:
         """Whether it matters what the server completes: which extended message, or a COPY that is in doubt."""

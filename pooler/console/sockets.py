@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pooler.console.results import Column, Row, columns
+from pooler.journal import reasons
 from pooler.messages import HEAD, HEAD_SIZE
+from pooler.sql import Pin
 from pooler.states import EXECUTE, FAILED_TRANSACTION, IDLE, IN_TRANSACTION, PARSE, QUERY
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def _holders(runtime: PoolerRuntime) -> list[Row]:
             client.database, client.user, host, port, client.key,
             client.settings.get("application_name", "")[:MAX_TEXT], runtime.worker.number, server.server.name,
             server.pid, when(began), int(max(0.0, runtime.lane.wall - began)), transaction(server),
-            reason(server, pool.sticky), last_query(server.asked),
+            reason(server, pool.sticky, client.pins), last_query(server.asked),
         ))  # fmt: skip
     return rows
 
@@ -110,7 +112,7 @@ def transaction(server: ServerConnection) -> str:
     return status.get(server.outstanding.status, "none")
 
 
-def reason(server: ServerConnection, sticky: bool) -> str:
+def reason(server: ServerConnection, sticky: bool, pins: Pin) -> str:
     """Why a server connection is not free: what is to happen before it can serve another client."""
     out = server.outstanding
     if out.unknown:
@@ -125,6 +127,8 @@ def reason(server: ServerConnection, sticky: bool) -> str:
         return "waits for a Sync"
     if out.client_left:
         return "half a message"
+    if pins:
+        return f"pinned: {reasons(pins)}"
     return "session mode" if sticky else "between statements"
 
 

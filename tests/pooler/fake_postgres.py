@@ -2,7 +2,8 @@
 
 `SELECT anything` gives a row with the text; BEGIN, COMMIT and ROLLBACK move the status; SLEEP answers when it is
 cancelled; FAIL is an error; DIE closes without a word; COPY IN takes data; BIG n gives n bytes in one row;
-set_config and DISCARD ALL report parameters. The extended protocol takes the statement from its Parse.
+set_config and DISCARD ALL report parameters; SET and RESET others, which it tells when asked by current_setting; what
+EXISTS asks for stands in `kept`. Statements are prepared by Parse and by PREPARE, named or not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from supervisor.ground.lane import Session, park
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 
 DEFAULTS = {"server_version": "15.1", "TimeZone": "UTC", "client_encoding": "UTF8", "application_name": ""}
-_SET = re.compile(r"set_config\('(\w+)',E'((?:[^']|'')*)',false\)")
+_SET = re.compile(r"set_config\(E?'(\w+)',E'((?:[^']|'')*)',false\)")
+_ASKED = re.compile(r"current_setting\(E'([\w.]+)', true\)")
 
 
 def ready(status: bytes) -> bytes:
@@ -43,6 +45,11 @@ class Backend:
     session: Session | None = None
     sleeping: bool = False
     closed: bool = False
+    statements: dict[str, str] = attrs.field(factory=dict)  # prepared, by name
+    parses: int = 0  # of named ones
+    outdated: bool = False  # the tables of what is prepared have changed
+    settings: dict[str, str] = attrs.field(factory=dict)  # that are not reported
+    kept: bool = False  # something that EXISTS finds
 
 
 @attrs.define(eq=False)
@@ -115,7 +122,7 @@ class FakePostgres:
 
     async def _talk(self, backend: Backend, buffer: bytearray) -> None:
         conn = backend.conn
-        skipping, parsed = False, ""
+        skipping, portal = False, ""
         while True:
             while len(buffer) < HEAD_SIZE or len(buffer) <= HEAD.unpack_from(buffer)[1]:
                 data = await conn.recv()
@@ -137,28 +144,90 @@ class FakePostgres:
                 if answer is None:
                     return
                 await conn.send(answer + ready(backend.status))
-            elif kind == "P":
-                parsed = payload.split(b"\0")[1].decode()
-                await conn.send(message(b"1"))
-            elif kind in "BDCH":
-                await conn.send({"B": message(b"2"), "D": message(b"n"), "C": message(b"3"), "H": b""}[kind])
+            elif kind in "PBDC":
+                answer, portal = self._extended(backend, kind, payload, portal)
+                skipping = answer[:1] == b"E"
+                await conn.send(answer)
             elif kind == "E":
-                answer = await self._execute(backend, parsed, buffer)
+                answer = await self._execute(backend, portal, buffer)
                 if answer is None:
                     return
                 skipping = answer[:1] == b"E"
                 await conn.send(answer)
 
+    def _extended(self, backend: Backend, kind: str, payload: bytes, portal: str) -> tuple[bytes, str]:
+        """Parse, Bind, Describe or Close: the answer, and what Execute will execute."""
+        words = [word.decode("latin-1") for word in payload.split(b"\0")]
+        if kind == "P":
+            if words[0] and words[0] in backend.statements:
+                return self._error("42P05", f'prepared statement "{words[0]}" already exists'), portal
+            backend.parses += bool(words[0])
+            backend.statements[words[0]] = words[1]
+            return message(b"1"), portal
+        name = words[1] if kind == "B" else words[0][1:]
+        if kind == "C":
+            if payload[:1] == b"S":
+                backend.statements.pop(name, None)
+            backend.outdated = False
+            return message(b"3"), portal
+        if kind == "D" and payload[:1] == b"P":
+            return message(b"n"), portal
+        if name not in backend.statements:
+            return self._missing(name), portal
+        if kind == "B" and backend.outdated and name:
+            return self._error("0A000", "cached plan must not change result type"), portal
+        return (message(b"2"), backend.statements[name]) if kind == "B" else (message(b"n"), portal)
+
+    def _missing(self, name: str) -> bytes:
+        which = f'prepared statement "{name}"' if name else "unnamed prepared statement"
+        return self._error("26000", f"{which} does not exist")
+
     async def _execute(self, backend: Backend, sql: str, buffer: bytearray) -> bytes | None:
         """The answer without ReadyForQuery; None to close."""
+        *before, sql = sql.split("; ")
+        answers = b""
+        for statement in before:
+            answer = await self._execute(backend, statement, buffer)
+            if answer is None or answer[:1] == b"E":
+                return None if answer is None else answers + answer
+            answers += answer
+        answer = await self._statement(backend, sql, buffer)
+        return None if answer is None else answers + answer
+
+    async def _statement(self, backend: Backend, sql: str, buffer: bytearray) -> bytes | None:
+        word, *words = sql.replace('"', "").split(" ")
+        if backend.status == b"E" and word not in ("ROLLBACK", "RESET", "SELECT"):
+            word = "FAIL"
+        if word == "EXECUTE" and words[0] not in backend.statements:
+            backend.status = b"I" if backend.status == b"I" else b"E"
+            return self._missing(words[0])
+        if word == "EXECUTE":
+            return await self._execute(backend, backend.statements[words[0]], buffer)
         backend.queries.append(sql)
-        word = sql.split(" ")[0]
+        if word == "PREPARE":
+            if words[0] in backend.statements:
+                return self._error("42P05", "already exists")
+            backend.statements[words[0]] = sql.split(" AS ")[1]
+            return message(b"C", b"PREPARE\0")
+        if word in ("SET", "RESET"):
+            if word == "SET":
+                backend.settings[words[0]] = words[2]
+            else:
+                backend.settings.pop(words[0], None)
+            return message(b"C", word.encode() + b"\0")
+        if "current_setting" in sql or "EXISTS" in sql:
+            return self._tell(backend, sql)
         settings = _SET.findall(sql)
         if settings:
             return b"".join(self._set(backend, name, value) for name, value in settings) + message(b"C", b"SELECT 1\0")
         if word == "DISCARD":
             changed = [name for name, value in DEFAULTS.items() if backend.parameters[name] != value]
-            return b"".join(self._set(backend, name, DEFAULTS[name]) for name in changed) + message(b"C", b"DISCARD\0")
+            backend.statements.clear()
+            backend.settings.clear()
+            backend.kept = False
+            return b"".join(self._set(backend, name, DEFAULTS[name]) for name in changed) + message(
+                b"C", b"DISCARD ALL\0"
+            )
         if word == "DIE":
             return None
         if word == "FAIL" or (backend.status == b"E" and word != "ROLLBACK"):
@@ -175,9 +244,21 @@ class FakePostgres:
             return message(b"C", word.encode() + b"\0")
         return row(sql.encode()) + message(b"C", b"SELECT 1\0")
 
+    @staticmethod
+    def _tell(backend: Backend, sql: str) -> bytes:
+        asked = [backend.settings.get(name) for name in _ASKED.findall(sql)]
+        values = asked + ["t" if backend.kept else "f"] * sql.count("EXISTS")
+        body = b"".join(
+            b"\xff" * 4 if value is None else len(value).to_bytes(4, "big") + value.encode() for value in values
+        )
+        return message(b"D", len(values).to_bytes(2, "big") + body) + message(b"C", b"SELECT 1\0")
+
     def _set(self, backend: Backend, name: str, value: str) -> bytes:
         if value == "invalid":
             return self._error("22023", f"invalid value for {name}")
+        if name not in backend.parameters:
+            backend.settings[name] = value
+            return b""
         backend.parameters[name] = value.upper() if name == "client_encoding" else value
         return parameter_status(name, backend.parameters[name])
 

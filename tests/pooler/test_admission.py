@@ -116,12 +116,15 @@ def test_a_database_that_is_not_there_is_told_to_those_who_may_know(stage: Make)
     assert (said["C"], said["M"]) == ("3D000", 'database "nosuch" does not exist')
 
 
-def test_an_unknown_setting_is_refused_and_an_ignored_one_forgotten(stage: Make) -> None:
+def test_a_setting_that_is_not_reported_is_kept_and_an_ignored_one_forgotten(stage: Make) -> None:
     playing = stage()
     assert playing.client(extra_float_digits="2").ask("SELECT 1") == "DCI"
+    assert playing.client(geqo="off").ask("SELECT 2") == "DCI"
+    sets = [sql for sql in playing.postgres.backends[0].queries if "set_config" in sql]
+    assert sets == ["SELECT pg_catalog.set_config(E'geqo',E'off',false)"]
     client = playing.client(log_in=False)
-    client.send(b"\0\0\0\x1b\0\x03\0\0user\0app\0geqo\0off\0\0")
-    assert client.error()["M"] == "unsupported startup parameter: geqo"
+    client.send(b"\0\0\0\x1b\0\x03\0\0user\0app\0g'qo\0off\0\0")
+    assert client.error()["M"] == "unsupported startup parameter: g'qo"
 
 
 def test_a_login_that_takes_too_long_is_ended(stage: Make) -> None:

@@ -163,7 +163,17 @@ def given(playing: Stage, holder: int) -> Give:
     lease = playing.runtime.leases.take(playing.pool.row, holder, playing.worker.pools["pg"].servers[0].row)
     assert lease is not None
     return Give(
-        "app/app", lease, "pg/127.0.0.1:5432", 1, b"k001".hex(), {**DEFAULTS, "TimeZone": "CET"}, dict(DEFAULTS), 100.0
+        "app/app",
+        lease,
+        "pg/127.0.0.1:5432",
+        1,
+        b"k001".hex(),
+        {**DEFAULTS, "TimeZone": "CET"},
+        dict(DEFAULTS),
+        {"TimeZone": "CET", "client_encoding": "UTF8", "application_name": ""},
+        ["portway_1"],
+        ["portway_2"],
+        100.0,
     )
 
 
@@ -186,7 +196,7 @@ def test_what_comes_serves_who_waits(stage: Make) -> None:
     playing.lane.adopt = adopt  # type: ignore[attr-defined]  # a rehearsal has no sockets to adopt
     playing.runtime.receive(order, (ours.detach(),))
     playing.lane.run()
-    assert b"set_config('TimeZone',E'UTC',false)" in far.take()  # as its last user left it
+    assert b"set_config(E'TimeZone',E'UTC',false)" in far.take()  # as its last user left it
     assert playing.pool.reported == DEFAULTS
     assert len(playing.pool.servers) == 2
     assert playing.lane.servers[ADDRESS] is not None

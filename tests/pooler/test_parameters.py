@@ -36,16 +36,27 @@ def test_only_what_a_session_can_set_moves_with_it() -> None:
 
 def test_differences_are_what_the_client_has_otherwise() -> None:
     wanted, current = intern({"a": "1", "b": "2"}), intern({"a": "1", "b": "3", "c": "4"})
-    assert differences(wanted, current) == {"b": "2"}
+    assert differences(wanted, current) == {"b": "2", "c": None}
+    assert differences(wanted, current, intern({"c": "5"})) == {"b": "2", "c": "5"}
+    assert differences(wanted, current, intern({"c": "4"})) == {"b": "2"}
     assert not differences(current, current)
 
 
 def test_values_are_quoted_so_that_they_end_nowhere() -> None:
     statement = set_statement({"application_name": "o'\\brien", "TimeZone": "UTC"})
     assert statement == (
-        "SELECT pg_catalog.set_config('application_name',E'o''\\\\brien',false),"
-        "pg_catalog.set_config('TimeZone',E'UTC',false)"
+        "SELECT pg_catalog.set_config(E'application_name',E'o''\\\\brien',false),"
+        "pg_catalog.set_config(E'TimeZone',E'UTC',false)"
     )
+
+
+def test_what_is_not_set_is_reset_and_a_role_comes_last() -> None:
+    statement = set_statement({"role": "bob", "app.x": None, "work_mem": "1MB"})
+    assert statement == (
+        'RESET "role";RESET "app"."x";'
+        "SELECT pg_catalog.set_config(E'work_mem',E'1MB',false),pg_catalog.set_config(E'role',E'bob',false)"
+    )
+    assert set_statement({"geqo": None}) == 'RESET "geqo"'
 
 
 def test_a_greeting_has_a_message_for_each() -> None:

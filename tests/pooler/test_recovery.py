@@ -15,6 +15,7 @@ from tests.pooler.stage import Player, Stage
 Make = Callable[..., Stage]
 
 # What the client has sent when it vanishes; whether its server survives; what was done to it before the next client.
+BOUND = message(b"B", bytes(8))
 VANISHED = {
     "idle": (query("SELECT 1"), True, []),
     "in a transaction": (query("BEGIN"), True, ["ROLLBACK"]),
@@ -22,9 +23,13 @@ VANISHED = {
     "in a query": (query("SLEEP"), True, []),
     "in a query in a transaction": (query("BEGIN") + query("SLEEP"), True, ["ROLLBACK"]),
     "in a copy": (query("COPY") + message(b"d", b"data"), True, []),
-    "before a sync": (message(b"P", b"\0SELECT 1\0\0\0") + message(b"B"), True, ["ROLLBACK"]),
-    "before a sync, after an error": (message(b"P", b"\0FAIL\0\0\0") + message(b"E"), True, []),
-    "in a copy by execute": (message(b"P", b"\0COPY\0\0\0") + message(b"E"), True, []),
+    "before a sync": (message(b"P", b"\0SELECT 1\0\0\0") + BOUND, True, ["ROLLBACK"]),
+    "before a sync, after an error": (
+        message(b"P", b"\0FAIL\0\0\0") + BOUND + message(b"E"),
+        True,
+        [],
+    ),
+    "in a copy by execute": (message(b"P", b"\0COPY\0\0\0") + BOUND + message(b"E"), True, []),
     "in half a message": (query("BEGIN") + query("SELECT " + "x" * 100)[:50], False, []),
     "in half a large message": (query("SELECT " + "x" * 100_000)[:70_000], False, []),
     "in a sync within a copy": (query("COPY") + message(b"S") + message(b"d", b"bad\n"), False, []),

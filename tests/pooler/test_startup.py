@@ -111,10 +111,11 @@ def test_options_as_postgres_splits_them() -> None:
 def test_settings_are_kept_under_the_names_that_are_reported() -> None:
     asked = {"timezone": "UTC", "Extra_Float_Digits": "2"}
     assert startup.admit(asked, REPORTED, {"extra_float_digits"}) == {"TimeZone": "UTC"}
+    assert startup.admit({"Geqo": "off", "app.Tenant": "é"}, REPORTED, ()) == {"geqo": "off", "app.tenant": "é"}
     assert startup.admit({"application_name": "é\n"}, REPORTED, ()) == {"application_name": "??"}
 
 
-@pytest.mark.parametrize("setting", [{"geqo": "off"}, {"search_path": "x"}, {"TimeZone": "é"}, {"TimeZone": "a\tb"}])
+@pytest.mark.parametrize("setting", [{"ge qo": "off"}, {"a;b": "x"}, {"TimeZone": "é"}, {"TimeZone": "a\tb"}])
 def test_settings_that_cannot_be_kept_are_refused(setting: dict[str, str]) -> None:
     with pytest.raises(PeerError):
         startup.admit(setting, REPORTED, ())

@@ -68,8 +68,7 @@ users = "users.txt"
 """
 
     def connect(self, database: str = "app", user: str = "app", **options: Any) -> Connection:
-        # Named prepared statements stay with the server that has them: not for transaction mode.
-        options = {"password": "secret", "autocommit": True, "connect_timeout": 10, "prepare_threshold": None} | options
+        options = {"password": "secret", "autocommit": True, "connect_timeout": 10} | options
         options.setdefault("host", "127.0.0.1")
         made = psycopg.connect(port=self.port, user=user, dbname=database, **options)
         self.stack.callback(made.close)
