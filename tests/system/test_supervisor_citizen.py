@@ -149,7 +149,7 @@ def unshare() -> tuple[str, ...]:
 def test_as_pid_1_it_serves_reaps_whom_it_did_not_start_and_drains(start: Callable[..., Supervised], port: int) -> None:
     daemon = start(config(port, more='[log]\nlevel = "debug"\n'), *unshare()).ready()
     assert daemon.status()["portway"]["pid"] == 1
-    (supervisor,) = [process.pid for process in daemon.tree() if process.title.startswith("portway: supervisor")]
+    supervisor = first(daemon)
     # A process that nobody waits for, in the daemon's namespace, as `docker exec` and health checks leave them.
     enter = ["nsenter", "-t", str(supervisor), "-p", "-m"]
     for _ in range(5):
@@ -166,6 +166,12 @@ def test_as_pid_1_it_serves_reaps_whom_it_did_not_start_and_drains(start: Callab
     assert daemon.wait() == 0
 
 
+def first(daemon: Supervised) -> int:
+    """The supervisor, as it is called outside of its namespace: what stands before it takes no signals."""
+    (found,) = [process.pid for process in daemon.tree() if process.title.startswith("portway: supervisor")]
+    return found
+
+
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -176,6 +182,8 @@ def test_as_pid_1_it_upgrades_in_place(start: Callable[..., Supervised], port: i
     assert daemon.ask("upgrade") == {"ok": True, "processes": 2, "errors": []}
     until(lambda: not set(old) & set(daemon.pids("fake")) and daemon.settled(), "the new code alone")
     assert daemon.status()["portway"]["pid"] == 1
+    os.kill(first(daemon), signal.SIGTERM)
+    assert daemon.wait() == 0
 
 
 # -- an upgrade
