@@ -1,4 +1,4 @@
-"""How hard property tests try: `default` in `make test`, `fuzz` for the long form (`make fuzz`).
+"""How hard property tests try: `default` in `make test`, `fuzz` in each round of `make fuzz`.
 
 Neither judges by the clock: on a busy machine a slow example says nothing about the code.
 """
@@ -9,6 +9,6 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
-    "fuzz", deadline=None, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    "fuzz", deadline=None, max_examples=1_000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

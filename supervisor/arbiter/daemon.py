@@ -167,6 +167,7 @@ class Daemon:
         try:
             return self.loop.run()
         finally:
+            self.loop.ignore_signals()
             self.control.close()
             if self.config.supervisor.pid_file is not None:
                 pidfile.remove(self.config.directory / self.config.supervisor.pid_file)

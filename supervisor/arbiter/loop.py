@@ -49,7 +49,6 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._sequence = itertools.count()
         self._signals: dict[int, Callable[[], None]] = {}
-        self._previous: dict[int, Any] = {}
         self._wake, self._woken = socket.socketpair()
         for end in (self._wake, self._woken):
             end.setblocking(False)
@@ -94,7 +93,7 @@ class Loop:
         """Call these between two events; the process's own handlers only wake the loop."""
         self._signals.update({int(number): function for number, function in handlers.items()})
         for number in handlers:
-            self._previous.setdefault(int(number), signal.signal(number, lambda *_: None))
+            signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
 
     # -- running
@@ -116,12 +115,12 @@ class Loop:
         self._wake.close()
         self._woken.close()
 
-    def restore_signals(self) -> None:
-        """What they were before `on_signals`."""
+    def ignore_signals(self) -> None:
+        """From now on, all that were handled, because the process ends: as Python ends, it makes those deadly again
+        that have a handler, and one more TERM in that moment would take the place of the exit code."""
         signal.set_wakeup_fd(-1)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
+        for number in self._signals:
+            signal.signal(number, signal.SIG_IGN)
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._wait()):

@@ -64,6 +64,7 @@ def _prepare(last: signal.Signals) -> Callable[[], None]:
 
     def prepare() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, int(last))
+        signal.signal(last, signal.SIG_DFL)  # where we were started in the background, SIGINT is ignored
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
     return prepare

@@ -16,9 +16,12 @@ from tests.supervisor.arbiter.faults import stumble
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
     loop = Loop(stumble)
     yield loop
-    loop.restore_signals()
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     loop.close()
 
 
@@ -102,11 +105,10 @@ def test_a_signal_is_an_event_and_two_waiting_ones_are_one(loop: Loop) -> None:
     assert calls == ["usr1"]
 
 
-def test_handlers_are_given_back(loop: Loop) -> None:
-    before = signal.getsignal(signal.SIGUSR1)
-    loop.on_signals({signal.SIGUSR1: lambda: None})
-    loop.restore_signals()
-    assert signal.getsignal(signal.SIGUSR1) == before
+def test_signals_at_the_very_end_change_nothing(loop: Loop) -> None:
+    loop.on_signals({signal.SIGUSR1: lambda: None, signal.SIGUSR2: lambda: None})
+    loop.ignore_signals()
+    assert signal.getsignal(signal.SIGUSR1) == signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN
     assert signal.set_wakeup_fd(-1) == -1
 
 
@@ -120,7 +122,6 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Loop, list[str]]]:
     told: list[str] = []
     loop = Loop(lambda error: told.append(str(error)))
     yield loop, told
-    loop.restore_signals()
     loop.close()
 
 

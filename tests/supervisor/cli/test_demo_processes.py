@@ -2,12 +2,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from supervisor.cli.demo.processes import Child
-from tests.system.support.poll import until
 
 ROOT = Path(__file__).resolve().parents[3]
 SLEEP = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)")
@@ -25,6 +25,14 @@ os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM)
 Child.start("sleeper", ["sleep", "60"])
 print("nobody heard it")
 """
+
+
+@pytest.fixture
+def background() -> Iterator[None]:
+    """As a shell starts a command in the background: an interrupt is for others."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_during_a_fork_is_heard() -> None:
@@ -45,9 +53,16 @@ def test_a_child_ends_by_its_signal(last: signal.Signals) -> None:
 
 
 def test_a_child_that_will_not_end_is_killed() -> None:
-    child = Child.start("sleeper", ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"])
-    until(lambda: "4000" in Path(f"/proc/{child.pid}/status").read_text().split("SigIgn:")[1].split()[0], "the trap")
-    assert child.stop(grace=0.05) == -signal.SIGKILL
+    read, write = os.pipe()
+    with os.fdopen(read) as said, os.fdopen(write, "wb") as output:
+        child = Child.start("stubborn", ["sh", "-c", "trap '' TERM; echo here; exec sleep 60"], output=output)
+        assert said.readline() == "here\n"
+        assert child.stop(grace=0.05) == -signal.SIGKILL
+
+
+def test_a_child_is_interrupted_even_if_we_are_in_the_background(background: None) -> None:
+    child = Child.start("sleeper", ["sleep", "60"], last=signal.SIGINT)
+    assert child.stop() == -signal.SIGINT
 
 
 def test_a_child_gets_its_environment_over_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
