@@ -1,9 +1,12 @@
-# make demo | test | bench | soak | fuzz: each is one command on a machine with Python 3.11+ and make.
+# make demo | test | cover | bench | soak | fuzz: each is one command on a machine with Python 3.11+ and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of tests side by side: most of the time they wait for processes. Each worker has a PostgreSQL of its own.
+PYTEST := $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
+FUZZ_MINUTES ?= 10
 
-.PHONY: demo test lint bench soak fuzz clean
+.PHONY: demo test lint cover bench soak fuzz clean
 
 $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,13 +27,21 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -q --cov --cov-report=term tests
+	$(PYTEST) tests
+
+# What the tests' own process runs; branch coverage doubles the time of a test that computes.
+cover: $(VENV)/.test
+	$(PYTEST) --cov --cov-report=term tests
 
 soak: $(VENV)/.test
 	PORTWAY_LONG=1 $(BIN)/python -m pytest -q -s -m soak --timeout=1200 tests
 
+# The property tests again and again, from other seeds each time, for so many minutes or to the first failure.
 fuzz: $(VENV)/.test
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q --timeout=3600 -k "property or fuzz" tests
+	end=$$(( $$(date +%s) + 60 * $(FUZZ_MINUTES) )); \
+	while [ $$(date +%s) -lt $$end ]; do \
+		HYPOTHESIS_PROFILE=fuzz $(PYTEST) --timeout=3600 -m hypothesis tests || exit; \
+	done
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
