@@ -57,6 +57,6 @@ def certificates(table: ListenerTable) -> Certificates | None:
     if table.tls is None:
         return None
     # Imported here: OpenSSL is loaded only where TLS is asked for.
-    from supervisor.ground.net.tls import Certificates, KeyPair
+    from supervisor.ground.net.tls import Certificates
 
-    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], alpn(table))
+    return Certificates([one.pair() for one in table.tls.certificates], alpn(table))

@@ -7,9 +7,9 @@ load, so that a worker can compile what it gets without a way to fail.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import attrs
 
@@ -28,8 +28,12 @@ from supervisor.ground.config import (
     Rate,
     Secret,
     Workers,
+    unbelievable,
     unusable,
 )
+
+if TYPE_CHECKING:
+    from supervisor.ground.net.peers import PeerPolicy
 
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA", "HS256", "HS384", "HS512"
@@ -53,10 +57,36 @@ class KeySetFile(File):
 
 
 @attrs.frozen(kw_only=True)
+class ClientCertificatesTable:
+    """[gateway.listeners.NAME.tls] client_certificates: who may come, by certificate (mutual TLS)."""
+
+    ca: File  # PEM: the authorities that vouch for clients
+    mode: Literal["required", "optional"] = "required"
+    names: tuple[str, ...] = ()  # alternative names that may come; none: all that the authorities vouch for
+    header: str = "X-Client-Certificate"  # with the client's name, for servers; dropped from what clients send
+
+    def policy(self) -> PeerPolicy:
+        from supervisor.ground.net.peers import PeerPolicy
+
+        return PeerPolicy(self.ca.data, self.mode == "required", self.names)
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        yield from unbelievable(self.ca, "ca")
+        for number, name in enumerate(self.names):
+            if "*" in name.removeprefix("*.").removesuffix("/*") or not name:
+                yield Problem(("names", number), 'a name, "*.example.com", or the beginning of a URI as "spiffe://a/*"')
+        if not is_field_name(self.header):
+            yield Problem(("header",), "not the name of a header")
+        elif is_reserved(canonical(self.header.encode())):
+            yield Problem(("header",), f"{self.header} has a meaning of its own")
+
+
+@attrs.frozen(kw_only=True)
 class TlsTable:
     """[gateway.listeners.NAME] tls: TLS 1.2 and 1.3; the first certificate serves clients that name no host."""
 
     certificates: tuple[CertificateTable, ...]
+    client_certificates: ClientCertificatesTable | None = None
 
     def problems(self, config: Any) -> Iterable[Problem]:
         return unusable(self.certificates)
@@ -175,6 +205,14 @@ class GatewayTable:
     limits: Mapping[str, LimitTable] = attrs.field(factory=dict)
     routes: Mapping[str, RouteTable] = attrs.field(factory=dict)
 
+    def identity_headers(self) -> Iterator[str]:
+        """Headers that say who somebody is: no client may send one, on whatever route."""
+        for auth in self.auth.values():
+            yield from auth.claims_to_headers.values()
+        for listener in self.listeners.values():
+            if listener.tls is not None and listener.tls.client_certificates is not None:
+                yield listener.tls.client_certificates.header
+
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.listeners and not self.routes:
             yield Problem(("listeners",), "listeners without any route: every request would be a 404")
@@ -182,10 +220,7 @@ class GatewayTable:
             yield Problem(("routes", NO_ROUTE), f'"{NO_ROUTE}" is not a name for a route: it counts what reaches none')
         for name, other in overlaps.twins(self.routes):
             yield Problem(("routes", name), f"takes exactly the requests of route {other}; set a priority")
-        identities: dict[bytes, str] = {}
-        for auth, table in self.auth.items():
-            for header in table.claims_to_headers.values():
-                identities.setdefault(canonical(header.encode()), auth)
+        identities = {canonical(header.encode()) for header in self.identity_headers()}
         for name, route in self.routes.items():
             for header in route.headers:
                 if canonical(header.encode()) in identities:

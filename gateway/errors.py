@@ -58,6 +58,7 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         # Numbers in the plane go by this order, so what is new stands at the end.
         "tls_failed": (502, "TLS with the server failed"),
         "deadline_passed": (504, "Time for the whole exchange is over"),
+        "plain_http": (400, "Plain HTTP on a TLS port"),
     }
 )
 

@@ -28,19 +28,21 @@ _HOST = re.compile(rb"[A-Za-z0-9._:\[\]\-]{1,300}").fullmatch
 class Client:
     """The other end of a connection as far as requests care: its address, and lines that don't change between them."""
 
-    __slots__ = ("_host", "_lines", "digests", "ip", "json", "proxy", "scheme")
+    __slots__ = ("_host", "_lines", "certificate", "digests", "ip", "json", "proxy", "scheme")
 
-    def __init__(self, ip: str, scheme: str, proxy: bool) -> None:
+    def __init__(self, ip: str, scheme: str, proxy: bool, certificate: bytes = b"") -> None:
         self.ip = ip
         self.json = json.dumps(ip)
         self.scheme = scheme
         self.proxy = proxy  # its word about the client is believed
+        self.certificate = certificate  # a header line with the name in the client's certificate; b"": it has none
         self.digests: dict[int, bytes] = {}  # of its address, by row of the limit
         self._host: bytes | None = None
         self._lines = b""
 
     def lines(self, host: bytes) -> bytes:
-        """X-Forwarded-For, -Proto, -Host and Forwarded for a request to `host`, joined by CRLF."""
+        """X-Forwarded-For, -Proto, -Host and Forwarded for a request to `host`, and who the client is by its
+        certificate, joined by CRLF."""
         if host != self._host:
             ip, scheme = self.ip.encode(), self.scheme.encode()
             self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b" % (
@@ -49,6 +51,8 @@ class Client:
                 host,
                 element(ip, scheme, host),
             )
+            if self.certificate:
+                self._lines += b"\r\n" + self.certificate
             self._host = host
         return self._lines
 
@@ -114,6 +118,8 @@ def from_proxy(
         b"X-Forwarded-Host: " + outer_host,
         b"Forwarded: " + b", ".join([*elements, element(peer, scheme, host)]),
     ]
+    if client.certificate:
+        lines.append(client.certificate)
     own = id_lines(request_id, span).split(b"\r\n")
     if _REQUEST_ID(given_id):
         request_id = given_id

@@ -6,17 +6,22 @@ ends here, counted, and costs nobody else anything.
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
+from cryptography import x509
 from OpenSSL import SSL
 
+from gateway.admission import UNREAD
 from gateway.connection import Connection
+from gateway.errors import PeerError
 from gateway.forwarded import Client
 from gateway.http2.session import serve as serve_http2
 from gateway.http2.session import spoken_http2
 from gateway.plan import ListenerPlan, Plan, alpn
+from gateway.problems import answer
 from gateway.session import HEAD_SECONDS, serve
 from gateway.shared import Shared
 from gateway.transport import HTTP2
@@ -24,11 +29,13 @@ from supervisor.ground.lane import Listening, Overdue, Session
 from supervisor.ground.net import proxy
 from supervisor.ground.net.addresses import plain_address
 from supervisor.ground.net.introduction import introduced, peeked
+from supervisor.ground.net.peers import PeerPolicy
 from supervisor.ground.net.tls import Acceptor
-from supervisor.ground.net.tlsconn import TlsConn
+from supervisor.ground.net.tlsconn import PlainHttp, TlsConn
 from supervisor.plane import layout
 
 _L = layout.Listener
+_DISCARDED: Final = 1 << 16  # bytes
 
 MakeBase = Callable[[str, Sequence[bytes]], SSL.Context]  # by the listener's name and its protocols
 
@@ -99,15 +106,20 @@ class Listener:
                     header = await peeked(conn)
                 if header.source is not None:
                     ip = header.source[0]
+            certificate = b""
             if acceptor is not None:
                 tls: TlsConn = acceptor.wrap(conn)
                 stream = tls
                 try:
                     await tls.handshake()
-                except (OSError, Overdue):
+                except (OSError, Overdue) as error:
                     cells[counters + _L.HANDSHAKE_FAILURES] += 1
+                    if isinstance(error, PlainHttp):
+                        self._say_https(sock, ip)
                     return
-            client = Client(ip, "http" if acceptor is None else "https", here.trusts(ip))
+                if acceptor.certificates.peers is not None:
+                    certificate = certificate_line(here, acceptor.certificates.peers, tls)
+            client = Client(ip, "http" if acceptor is None else "https", here.trusts(ip), certificate)
             connection = self.live[session] = Connection(self, stream, client, lane.now)
             if acceptor is not None:
                 http2 = tls.alpn() == HTTP2
@@ -124,3 +136,31 @@ class Listener:
             self.live.pop(session, None)
             stream.close()
             cells[counters + _L.ACTIVE] -= 1
+
+    def _say_https(self, sock: socket.socket, ip: str) -> None:
+        """Tell a client that speaks plain HTTP what it has come to. What it sends is not read: so far nobody knows
+        where its request ends."""
+        shared, lane = self.shared, self.shared.lane
+        request_id, _ = (shared.identities.ready or shared.identities.more()).pop()
+        error = PeerError("plain_http", "this port speaks TLS: use https://")
+        fields = (self.plan.served_by,) if self.plan.served_by else ()
+        reply = answer(error, request_id, lane.wall, close=True, fields=fields)
+        shared.account(self.counters, None, UNREAD, json.dumps(ip), "null", "", error.status, error.code, request_id,
+                       0, len(reply), lane.now_ns)  # fmt: skip
+        try:
+            sock.send(reply)
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(_DISCARDED)  # what is there already would make closing a reset, which could overtake the answer
+        except OSError:
+            pass
+
+
+def certificate_line(here: ListenerPlan, peers: PeerPolicy, tls: TlsConn) -> bytes:
+    """The header line that says who the client is by its certificate; b"" if it showed none."""
+    certificate = tls.peer_certificate()
+    name = None if certificate is None else peers.name_of(x509.load_der_x509_certificate(certificate))
+    if name is None:
+        return b""
+    assert here.table.tls is not None
+    assert here.table.tls.client_certificates is not None
+    return f"{here.table.tls.client_certificates.header}: {name}".encode("ascii")

@@ -29,7 +29,7 @@ from gateway.transport import HTTP1, HTTP2, Transport, transport
 from gateway.treatments import Split, SplitBy, Treatment
 from supervisor.ground.config import Config
 from supervisor.ground.net.addresses import within
-from supervisor.ground.net.tls import Certificates, KeyPair
+from supervisor.ground.net.tls import Certificates
 from supervisor.ground.pools import Pool
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
@@ -87,6 +87,7 @@ class Plan:
     guard: Guard
     routes: Mapping[str, Route]
     transports: Mapping[str, Transport]  # by pool
+    router: Router[Route]
     listeners: Mapping[str, ListenerPlan]
     served_by: bytes  # the X-Served-By line, or b""
     tail: bytes  # the end of every answer's head, beginning with the CRLF before it: a template for the request id
@@ -151,6 +152,7 @@ def make(
         guard=Guard(_identity(table), _wanted(table)),
         routes=routes,
         transports=transports,
+        router=router,
         listeners={name: _listener(name, listener, router, targets) for name, listener in table.listeners.items()},
         served_by=served_by,
         tail=b"\r\nX-Request-Id: %b\r\n" + (served_by + b"\r\n\r\n" if served_by else b"\r\n"),
@@ -240,12 +242,14 @@ def certificates(table: ListenerTable) -> Certificates | None:
     """What a listener shows; None without TLS. Raises ValueError."""
     if table.tls is None:
         return None
-    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], alpn(table))
+    asked = table.tls.client_certificates
+    peers = None if asked is None else asked.policy()
+    return Certificates([one.pair() for one in table.tls.certificates], alpn(table), peers)
 
 
 def _identity(table: GatewayTable) -> set[bytes]:
     """Headers that say who somebody is, on whatever route: no client may send one to any."""
-    return {header.encode() for auth in table.auth.values() for header in auth.claims_to_headers.values()}
+    return {header.encode() for header in table.identity_headers()}
 
 
 def _wanted(table: GatewayTable) -> set[bytes]:

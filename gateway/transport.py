@@ -56,7 +56,7 @@ def transport(table: PoolTable) -> Transport:
     if tls is None:
         return Transport(table, None, None)
     # Imported here: OpenSSL is loaded only where TLS is asked for.
-    from supervisor.ground.net.tls import KeyPair
+    from supervisor.ground.net.keypairs import KeyPair
     from supervisor.ground.net.tls_client import Connector
 
     pair = KeyPair(tls.cert.data, tls.key.data) if tls.cert is not None and tls.key is not None else None

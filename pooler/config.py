@@ -21,6 +21,7 @@ from supervisor.ground.config import (
     Problem,
     Secret,
     Workers,
+    unbelievable,
     unknown_name,
     unusable,
 )
@@ -40,17 +41,8 @@ class TlsTable:
 
     def problems(self, config: Any) -> Iterable[Problem]:
         yield from unusable(self.certificates)
-        if self.client_ca is not None and self.certificates:
-            # Imported here: OpenSSL is loaded only where TLS is asked for.
-            from supervisor.ground.net.tls import KeyPair, certificate_context
-
-            try:
-                certificate_context(
-                    KeyPair(self.certificates[0].cert.data, self.certificates[0].key.data),
-                    authorities=self.client_ca.data,
-                )
-            except ValueError as error:
-                yield Problem(("client_ca",), str(error))
+        if self.client_ca is not None:
+            yield from unbelievable(self.client_ca, "client_ca")
 
 
 @attrs.frozen(kw_only=True)

@@ -63,7 +63,7 @@ def encryption(table: ServerTlsTable | None) -> Encryption | None:
 @lru_cache(maxsize=64)
 def _encryption(table: ServerTlsTable) -> Encryption:
     # Imported here: OpenSSL is loaded only where TLS is asked for.
-    from supervisor.ground.net.tls import KeyPair
+    from supervisor.ground.net.keypairs import KeyPair
     from supervisor.ground.net.tls_client import Connector
 
     pair = KeyPair(table.cert.data, table.key.data) if table.cert is not None and table.key is not None else None

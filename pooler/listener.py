@@ -86,7 +86,9 @@ def certificates(table: ListenerTable) -> Certificates | None:
     if table.tls is None:
         return None
     # Imported here: OpenSSL is loaded only where TLS is asked for.
-    from supervisor.ground.net.tls import Certificates, KeyPair
+    from supervisor.ground.net.peers import PeerPolicy
+    from supervisor.ground.net.tls import Certificates
 
-    authorities = None if table.tls.client_ca is None else table.tls.client_ca.data
-    return Certificates([KeyPair(one.cert.data, one.key.data) for one in table.tls.certificates], (ALPN,), authorities)
+    ca = table.tls.client_ca
+    peers = None if ca is None else PeerPolicy(ca.data, required=False)
+    return Certificates([one.pair() for one in table.tls.certificates], (ALPN,), peers)

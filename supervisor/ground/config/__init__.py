@@ -4,7 +4,7 @@ A tier writes its table as `@attrs.frozen(kw_only=True)` classes with the types 
 tables are a method `problems(self, config)` that yields Problem(path relative to this table, message).
 """
 
-from .certificates import CertificateTable, unusable
+from .certificates import CertificateTable, unbelievable, unusable
 from .load import Config, load, load_bytes
 from .pool_tls import PoolTlsTable
 from .problems import ConfigError, Located, Path, Problem, not_one_of, show, show_path, suggestion, unknown_name
@@ -53,6 +53,7 @@ __all__ = [
     "show",
     "show_path",
     "suggestion",
+    "unbelievable",
     "unknown_name",
     "unusable",
     "worker_count",

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from .problems import Path, Problem
 from .secrets import File
 from .structure import tables
+
+if TYPE_CHECKING:
+    from supervisor.ground.net.keypairs import KeyPair
 
 EXPIRES_SOON = timedelta(days=30)  # what public authorities leave for a renewal that has failed
 
@@ -26,9 +29,15 @@ class CertificateTable:
     cert: File
     key: File
 
+    def pair(self) -> KeyPair:
+        """Certificate and key as TLS takes them."""
+        from supervisor.ground.net.keypairs import KeyPair  # here: OpenSSL is loaded only where TLS is asked for
+
+        return KeyPair(self.cert.data, self.key.data)
+
     def warnings(self, config: Any, now: datetime) -> Iterable[Problem]:
         """Of a pair that can be used."""
-        from cryptography import x509  # here: OpenSSL is loaded only where TLS is asked for
+        from cryptography import x509
 
         try:
             leaf = x509.load_pem_x509_certificate(self.cert.data)
@@ -48,15 +57,25 @@ class CertificateTable:
 def unusable(pairs: Sequence[CertificateTable]) -> Iterable[Problem]:
     """What is wrong with the pairs that the key `certificates` of a table lists."""
     # Imported here: OpenSSL is loaded only where TLS is asked for.
-    from supervisor.ground.net.tls import KeyPair, certificate_context
+    from supervisor.ground.net.tls import certificate_context
 
     if not pairs:
         yield Problem(("certificates",), "at least one certificate is needed")
     for number, one in enumerate(pairs):
         try:
-            certificate_context(KeyPair(one.cert.data, one.key.data))
+            certificate_context(one.pair())
         except ValueError as error:
             yield Problem(("certificates", number), str(error))
+
+
+def unbelievable(authorities: File, key: str) -> Iterable[Problem]:
+    """What is wrong with a file of authorities that vouch for clients."""
+    from cryptography import x509
+
+    try:
+        x509.load_pem_x509_certificates(authorities.data)
+    except ValueError:
+        yield Problem((key,), "no certificates of authorities in PEM")
 
 
 def certificates(config: Any) -> Iterator[tuple[Path, CertificateTable]]:

@@ -26,7 +26,7 @@ class PoolTlsTable:
 
     def problems(self, config: Any) -> Iterable[Problem]:
         # Imported here: OpenSSL is loaded only where TLS is asked for.
-        from supervisor.ground.net.tls import KeyPair
+        from supervisor.ground.net.keypairs import KeyPair
         from supervisor.ground.net.tls_client import Connector
 
         if self.sni is not None and not _NAME(self.sni):

@@ -7,16 +7,18 @@ worker from the current certificates, so a reload swaps certificates without tou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
+from OpenSSL._util import lib as _openssl
 from OpenSSL.crypto import X509
 
 from supervisor.ground.lane.conn import Conn
+from supervisor.ground.net.keypairs import KeyPair
+from supervisor.ground.net.peers import PeerPolicy
 from supervisor.ground.net.tlsconn import TlsConn, reason_of
 
 # Mozilla's "intermediate" list: forward secrecy and AEAD only; TLS 1.3 suites are OpenSSL's own defaults.
@@ -24,33 +26,23 @@ CIPHERS = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     b"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
+# The same authority's curves, after the hybrid that a quantum computer does not break (OpenSSL 3.5 has it).
+GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+SESSION_ID = b"portway"  # what sessions of listeners without client certificates are bound to
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
-
-
-@attrs.frozen
-class KeyPair:
-    """A certificate chain and its key, as PEM bytes."""
-
-    cert: bytes
-    key: bytes = attrs.field(repr=False)
-
-    def names(self) -> frozenset[str]:
-        """The DNS names the certificate is for, in lower case, wildcards as they stand."""
-        leaf = x509.load_pem_x509_certificate(self.cert)
-        try:
-            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return frozenset()
-        return frozenset(name.lower() for name in names.get_values_for_type(x509.DNSName))
 
 
 def _settle(context: SSL.Context, alpn: Sequence[bytes]) -> None:
     """What base and certificate contexts have in common: OpenSSL reads some of it from the one, some from the other."""
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_cipher_list(CIPHERS)
+    # pyOpenSSL has a name for one curve only.
+    if not any(_openssl.SSL_CTX_set1_curves_list(context._context, groups) for groups in GROUPS):
+        raise ValueError("OpenSSL knows none of the curves")
+    _openssl.ERR_clear_error()
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 22 KiB instead of 44 for an idle connection
-    context.set_session_id(b"portway")
+    context.set_session_id(SESSION_ID)
     if alpn:
         offered = list(alpn)
 
@@ -71,14 +63,17 @@ def base_context(alpn: Sequence[bytes] = ()) -> SSL.Context:
     return context
 
 
-def certificate_context(pair: KeyPair, alpn: Sequence[bytes] = (), authorities: bytes | None = None) -> SSL.Context:
-    """A context for one certificate; it asks clients for theirs, if `authorities` (PEM) says whom to trust. Raises
-    ValueError, saying what is wrong with the pair."""
+def certificate_context(
+    *pairs: KeyPair, alpn: Sequence[bytes] = (), peers: PeerPolicy | None = None
+) -> SSL.Context:  # fmt: skip
+    """A context for one certificate, or for one of each kind of key. Raises ValueError, saying what is wrong."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     _settle(context, alpn)
-    install(context, pair)
-    if authorities is not None:
-        trust(context, authorities)
+    for pair in pairs:
+        install(context, pair, alone=len(pairs) == 1)
+    if peers is not None:
+        trust(context, peers.authorities)
+        peers.settle(context)
     return context
 
 
@@ -94,52 +89,76 @@ def trust(context: SSL.Context, authorities: bytes) -> None:
         store.add_cert(X509.from_cryptography(certificate))
 
 
-def install(context: SSL.Context, pair: KeyPair) -> None:
-    """Let connections of `context` show this certificate. Raises ValueError, saying what is wrong with the pair."""
+def install(context: SSL.Context, pair: KeyPair, *, alone: bool = True) -> None:
+    """Let connections of `context` show this certificate; not `alone`, beside those with keys of other kinds. Raises
+    ValueError, saying what is wrong with the pair."""
+    chain, key = pair.load()
     try:
-        chain = x509.load_pem_x509_certificates(pair.cert)
-        key = load_pem_private_key(pair.key, None)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"not a PEM certificate and unencrypted key: {error}") from None
-    if key.public_key() != chain[0].public_key():
-        raise ValueError("the key does not belong to the certificate")
-    try:
-        context.use_certificate(chain[0])
-        for issuer in chain[1:]:
-            context.add_extra_chain_cert(issuer)
-        context.use_privatekey(key)  # type: ignore[arg-type]  # checked by OpenSSL
+        if alone:
+            context.use_certificate(chain[0])
+            for issuer in chain[1:]:
+                context.add_extra_chain_cert(issuer)
+        else:
+            _use_chain(context, pair.cert)
+        context.use_privatekey(key)
     except SSL.Error as error:
         raise ValueError(f"OpenSSL refuses the certificate: {reason_of(error)}") from None
 
 
-class Certificates:
-    """Which context serves which name: exact, then wildcard by one label (RFC 6125 §6.4.3), else the first."""
+def _use_chain(context: SSL.Context, chain: bytes) -> None:
+    """A chain for its kind of key alone, which OpenSSL takes from files only."""
+    fd = os.memfd_create("portway-chain", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, chain)
+        context.use_certificate_chain_file(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
-    def __init__(self, pairs: Sequence[KeyPair], alpn: Sequence[bytes] = (), authorities: bytes | None = None) -> None:
+
+class Certificates:
+    """Which context serves which name: exact, then wildcard by one label (RFC 6125 §6.4.3), else the first.
+
+    A name that stands in certificates with keys of different kinds is served with whichever the client can verify.
+    """
+
+    def __init__(
+        self, pairs: Sequence[KeyPair], alpn: Sequence[bytes] = (), peers: PeerPolicy | None = None
+    ) -> None:  # fmt: skip
         if not pairs:
             raise ValueError("no certificate")
-        self.asks = authorities is not None  # clients for their certificates
-        self._by_name: dict[str, SSL.Context] = {}
-        self._default: SSL.Context | None = None
-        for pair in pairs:
-            context = certificate_context(pair, alpn, authorities)
-            self._default = self._default or context
-            for name in pair.names():
-                self._by_name.setdefault(name, context)
+        self.peers = peers
+        names = [pair.names() for pair in pairs]
+        kinds = [pair.kind() for pair in pairs]
+        chosen: dict[str, tuple[int, ...]] = {}
+        for number, own in enumerate(names):
+            for name in own:
+                others = chosen.get(name, ())
+                if kinds[number] not in {kinds[other] for other in others}:
+                    chosen[name] = (*others, number)
+        first = [0]
+        for number, own in enumerate(names):
+            if own == names[0] and kinds[number] not in {kinds[other] for other in first}:
+                first.append(number)
+        groups = {*chosen.values(), tuple(first)}
+        contexts = {
+            group: certificate_context(*(pairs[number] for number in group), alpn=alpn, peers=peers) for group in groups
+        }
+        self._by_name = {name: (contexts[group], group[0]) for name, group in chosen.items()}
+        self._default = (contexts[tuple(first)], 0)
 
     def pick(self, name: bytes | None) -> SSL.Context:
-        found = None
-        if name:
-            host = name.decode("ascii", "replace").lower().rstrip(".")
-            found = self._by_name.get(host) or self._by_name.get("*." + host.partition(".")[2])
-        context = found or self._default
-        assert context is not None
-        return context
+        """The context for the name that a client asks for."""
+        return self._find(name)[0]
 
+    def number(self, name: bytes | None) -> int:
+        """Which of the pairs it is; of several kinds the first."""
+        return self._find(name)[1]
 
-def _judged(ssl: SSL.Connection, certificate: Any, error: int, depth: int, fine: int) -> bool:
-    """OpenSSL's judgement is ours: a client may come without a certificate, but not with one that nobody trusts."""
-    return bool(fine)
+    def _find(self, name: bytes | None) -> tuple[SSL.Context, int]:
+        if not name:
+            return self._default
+        host = name.decode("ascii", "replace").lower().rstrip(".")
+        return self._by_name.get(host) or self._by_name.get("*." + host.partition(".")[2]) or self._default
 
 
 class Acceptor:
@@ -150,11 +169,13 @@ class Acceptor:
         # Shared with the context's callback, which must not hold the acceptor, and so the context itself: a cycle would
         # keep what OpenSSL has allocated until the collector comes.
         self._current = current = [certificates]
+        self._bound = SESSION_ID
 
         def named(connection: SSL.Connection) -> None:
             connection.set_context(current[0].pick(connection.get_servername()))
 
         base.set_tlsext_servername_callback(named)
+        self.certificates = certificates
 
     @property
     def certificates(self) -> Certificates:
@@ -163,10 +184,16 @@ class Acceptor:
     @certificates.setter
     def certificates(self, certificates: Certificates) -> None:
         self._current[0] = certificates
+        bound = SESSION_ID if certificates.peers is None else certificates.peers.session_id()
+        if bound != self._bound:
+            # A session is looked for before the name is, so it is the base that it must be bound to. pyOpenSSL lets no
+            # context be changed once it is used, which is a rule for threads; there is one here.
+            _openssl.SSL_CTX_set_session_id_context(self._base._context, bound, len(bound))
+            self._bound = bound
 
     def wrap(self, conn: Conn) -> TlsConn:
         ssl = SSL.Connection(self._base, conn.sock)
-        if self._current[0].asks:
-            ssl.set_verify(SSL.VERIFY_PEER, _judged)  # of the connection: a change of its context leaves this alone
+        if self._current[0].peers is not None:
+            self._current[0].peers.ask(ssl)  # of the connection: a change of its context leaves this alone
         ssl.set_accept_state()
         return TlsConn(conn, ssl)

@@ -15,7 +15,8 @@ from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _openssl
 
 from supervisor.ground.lane.conn import Conn
-from supervisor.ground.net.tls import CIPHERS, KeyPair, install, trust
+from supervisor.ground.net.keypairs import KeyPair
+from supervisor.ground.net.tls import CIPHERS, install, trust
 from supervisor.ground.net.tlsconn import TlsConn
 
 _PARTIAL_WILDCARDS = 0x4  # X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS: only a whole label, RFC 6125 §6.4.3

@@ -36,6 +36,10 @@ class TlsError(OSError):
     """The peer broke TLS, or the connection under it broke."""
 
 
+class PlainHttp(TlsError):
+    """The peer speaks HTTP where TLS begins."""
+
+
 class TlsConn(Conn):
     """A TLS connection. It takes the place of `conn` on the lane, which is as good as closed from then on: whoever
     wrapped it closes this one. Errors are `TlsError` or another OSError."""
@@ -228,6 +232,8 @@ def _failure(error: SSL.Error) -> OSError:
     reason = reason_of(error)
     if "unexpected eof" in reason:
         return TlsError(0, "closed without close_notify")
+    if reason in ("http request", "https proxy request"):
+        return PlainHttp(errno.EPROTO, reason)
     return TlsError(errno.EPROTO, reason)
 
 

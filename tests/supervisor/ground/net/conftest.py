@@ -12,19 +12,22 @@ import attrs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from OpenSSL._util import lib as openssl
 
 from supervisor.ground.lane import Lane
-from supervisor.ground.net.tls import Acceptor, KeyPair
+from supervisor.ground.net.keypairs import KeyPair
+from supervisor.ground.net.tls import Acceptor
 from supervisor.ground.net.tlsconn import TlsConn
 
 ROUNDS = 20_000  # of one lane in one test: more is a loop that never ends
 
 
-def make_pair(*names: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None) -> KeyPair:
+def make_pair(
+    *names: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | None = None
+) -> KeyPair:
     """A self-signed certificate for `names`; the first is its subject too."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
@@ -41,7 +44,7 @@ def make_pair(*names: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey |
     alternatives = [x509.DNSName(name) for name in names if "." in name]
     if alternatives:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-    certificate = builder.sign(key, hashes.SHA256())
+    certificate = builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     return KeyPair(
         certificate.public_bytes(Encoding.PEM),
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),

@@ -12,8 +12,9 @@ from OpenSSL import SSL
 
 from supervisor.ground.log import logger
 from supervisor.ground.net import tickets
+from supervisor.ground.net.keypairs import KeyPair
 from supervisor.ground.net.tickets import TicketKeys, Tickets
-from supervisor.ground.net.tls import Acceptor, Certificates, KeyPair, base_context
+from supervisor.ground.net.tls import Acceptor, Certificates, base_context
 from supervisor.plane import layout
 from supervisor.plane import tickets as secrets
 

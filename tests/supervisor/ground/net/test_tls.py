@@ -18,7 +18,8 @@ from OpenSSL import SSL
 
 from supervisor.ground.lane import Lane, wait_any
 from supervisor.ground.net import tlsconn
-from supervisor.ground.net.tls import Acceptor, Certificates, KeyPair, base_context
+from supervisor.ground.net.keypairs import KeyPair
+from supervisor.ground.net.tls import Acceptor, Certificates, base_context
 from supervisor.ground.net.tlsconn import TlsConn, TlsError
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]

@@ -13,19 +13,21 @@ from typing import Any
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
     load_pem_private_key,
 )
+from OpenSSL import SSL
+from OpenSSL._util import lib as openssl
 
 from supervisor.ground.lane import Lane
+from supervisor.ground.net.keypairs import KeyPair
 from supervisor.ground.net.tls import (
     Acceptor,
     Certificates,
-    KeyPair,
     base_context,
     certificate_context,
 )
@@ -282,6 +284,84 @@ def test_a_ticket_of_another_listener_is_worth_nothing(served: Any, pair_for: Pa
     first.read()
     second = served(Acceptor(base_context(), certificates), "example.com", context, first.tls.session)
     assert not second.tls.session_reused
+
+
+# -- kinds of keys, key exchange: OpenSSL at both ends, over buffers
+
+
+def met(server: SSL.Context, client: SSL.Context) -> SSL.Connection | None:
+    """The client's end after the handshake; None if there was none."""
+    ends = [SSL.Connection(server, None), SSL.Connection(client, None)]
+    ends[0].set_accept_state()
+    ends[1].set_connect_state()
+    done: set[int] = set()
+    while len(done) < 2:
+        for own, (one, other) in enumerate((ends, ends[::-1])):
+            try:
+                one.do_handshake()
+                done.add(own)
+            except SSL.WantReadError:
+                pass
+            except SSL.Error:
+                return None
+            try:
+                other.bio_write(one.bio_read(1 << 20))
+            except SSL.WantReadError:
+                pass
+    return ends[1]
+
+
+def that_verifies(algorithm: bytes) -> SSL.Context:
+    """A client that knows this signature algorithm alone."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    assert openssl.SSL_CTX_set1_sigalgs_list(context._context, algorithm) == 1
+    return context
+
+
+def test_a_name_is_served_with_whichever_kind_the_client_can_verify(
+    make_pair: Callable[..., KeyPair], pair_for: PairFor
+) -> None:
+    pairs = [
+        make_pair("example.com"),
+        make_pair("example.com", "www.example.com", key=rsa.generate_private_key(65537, 2048)),
+        make_pair("example.com", key=ed25519.Ed25519PrivateKey.generate()),
+        pair_for("example.net"),
+        make_pair("example.com"),  # a second of its kind: for nobody
+    ]
+    certificates = Certificates(pairs)
+    algorithms = (b"ecdsa_secp256r1_sha256", b"rsa_pss_rsae_sha256", b"ed25519")
+    for pair, algorithm in zip(pairs, algorithms, strict=False):
+        client = met(certificates.pick(b"example.com"), that_verifies(algorithm))
+        assert client is not None
+        shown = client.get_peer_certificate(as_cryptography=True)
+        assert shown == x509.load_pem_x509_certificate(pair.cert)
+    assert met(certificates.pick(b"www.example.com"), that_verifies(algorithms[0])) is None
+    names = (b"example.com", b"www.example.com", b"example.net", b"unknown.test", None)
+    assert [certificates.number(name) for name in names] == [0, 1, 3, 0, 0]
+
+
+def test_each_kind_comes_with_its_own_chain(make_pair: Callable[..., KeyPair], pair_for: PairFor) -> None:
+    own, issuer = make_pair("example.com"), pair_for("issuer.test")
+    other = make_pair("example.com", key=rsa.generate_private_key(65537, 2048))
+    certificates = Certificates([KeyPair(own.cert + issuer.cert, own.key), other])
+    for algorithm, length in ((b"ecdsa_secp256r1_sha256", 2), (b"rsa_pss_rsae_sha256", 1)):
+        client = met(certificates.pick(b"example.com"), that_verifies(algorithm))
+        assert client is not None
+        assert len(client.get_peer_cert_chain() or ()) == length
+
+
+@pytest.mark.skipif(SSL.OPENSSL_VERSION_NUMBER < 0x30500000, reason="OpenSSL before 3.5 has no X25519MLKEM768")
+def test_keys_are_agreed_on_in_a_way_that_quantum_computers_do_not_break(pair_for: PairFor) -> None:
+    client = met(certificate_context(pair_for("example.com")), SSL.Context(SSL.TLS_CLIENT_METHOD))
+    assert client is not None
+    assert client.get_group_name() == "X25519MLKEM768"
+
+
+@pytest.mark.parametrize(("group", "taken"), [(b"X25519", True), (b"P-256", True), (b"P-384", True), (b"X448", False)])
+def test_only_curves_that_mozilla_names_are_taken(pair_for: PairFor, group: bytes, taken: bool) -> None:
+    client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    assert openssl.SSL_CTX_set1_curves_list(client._context, group) == 1
+    assert (met(certificate_context(pair_for("example.com")), client) is not None) is taken
 
 
 # -- bad pairs

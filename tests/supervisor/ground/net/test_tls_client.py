@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.cli.demo.credentials import Certificate, write_certificate
 from supervisor.ground.lane import Lane, Session
-from supervisor.ground.net.tls import KeyPair
+from supervisor.ground.net.keypairs import KeyPair
 from supervisor.ground.net.tls_client import Connector
 from supervisor.ground.net.tlsconn import TlsConn, TlsError
 

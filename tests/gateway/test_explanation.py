@@ -1,0 +1,133 @@
+"""Explanations: the decision that the workers make, and nothing secret in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.config import GatewayTable
+from gateway.explanation import Asked, Explanation, explain
+from supervisor.ground.config import load_bytes
+from tests.gateway.conftest import NOW, SECRET, Keys
+
+CONFIG = f"""[pools.user]
+servers = ["127.0.0.1:8101", "127.0.0.1:8102"]
+[pools.next]
+balance = "source_hash"
+servers = ["127.0.0.1:8201", "127.0.0.1:8202", "127.0.0.1:8203"]
+[gateway.listeners.web]
+bind = "127.0.0.1:8080"
+[gateway.listeners.other]
+bind = "127.0.0.1:8081"
+allow_encoded_slash = true
+[gateway.auth.main]
+type = "jwt"
+algorithms = ["HS256"]
+secret = "{SECRET}"
+[gateway.limits.address]
+key = "client_ip"
+rate = "5/s"
+[gateway.limits.per_user]
+key = "user"
+rate = "100/s"
+shadow = true
+[gateway.routes.user]
+path = "/api/user/*"
+pool = "user"
+auth = "main"
+limits = ["per_user", "address"]
+[gateway.routes.beta]
+path = "/api/user/*"
+headers = {{ X-Beta = "1" }}
+split = [{{ pool = "user", weight = 0 }}, {{ pool = "next", weight = 1 }}]
+mirror = {{ pool = "user" }}
+[gateway.routes.old]
+hosts = ["old.example"]
+redirect = {{ scheme = "https" }}
+[gateway.routes.api]
+path = "/api/*"
+methods = ["GET"]
+query = {{ v = "2" }}
+pool = "user"
+"""
+
+
+def explained(method: str, url: str, *fields: tuple[str, str], **keys: Any) -> Explanation:
+    config = load_bytes(CONFIG.encode(), "t.toml", Path("/"), {"gateway": GatewayTable})
+    return explain(config, Asked(method, url, fields, **keys))
+
+
+def told(explanation: Explanation) -> list[tuple[str, str]]:
+    return [(step.about, step.chosen) for step in explanation.steps]
+
+
+def test_a_request_that_passes_is_followed_to_its_server(keys: Keys) -> None:
+    token = keys.token("HS256", exp=NOW + 1e9).decode()
+    found = explained("GET", "http://h:8080/api/user/./me", ("Authorization", f"Bearer {token}"), ("Cookie", "a=b"))
+    assert told(found) == [
+        ("listener", "web"), ("route", "user"), ("limit", "address"), ("auth", "main"), ("limit", "per_user"),
+        ("pool", "user"), ("server", "127.0.0.1:8101"),
+    ]  # fmt: skip
+    whys = {step.chosen: step.why for step in found.steps}
+    assert whys["main"] == "the user is u1"
+    assert whys["per_user"].startswith("100/s, 100 at once, by the user u1, counts and lets pass")
+    assert whys["address"].startswith("5/s, 5 at once, by the address 127.0.0.1")
+    assert found.steps[-1].path == ("pools", "user", "servers", 0)
+    assert found.head[0] == "GET /api/user/me HTTP/1.1"
+    assert "X-User-Id: u1" in found.head
+    assert "Cookie: (not shown)" in found.head
+    assert token not in repr(found)
+    assert SECRET not in repr(found)
+    assert (found.status, found.reason) == (0, "")
+
+
+def test_the_others_are_told_why_they_lost() -> None:
+    found = explained("POST", "http://h/api/user/me", ("X-Beta", "1"), listener="web")
+    assert [(step.chosen, step.why, step.path) for step in found.lost] == [
+        ("user", "fits, but beta has more conditions on headers and query", ("gateway", "routes", "user")),
+        ("old", "host: h is not old.example", ("gateway", "routes", "old")),
+        ("api", "method: POST is not GET", ("gateway", "routes", "api")),
+    ]
+
+
+def test_a_split_goes_by_the_address_and_a_mirror_does_not_begin() -> None:
+    found = [explained("GET", "http://h:8080/api/user", ("X-Beta", "1"), client=f"192.0.2.{at}") for at in (1, 1, 7)]
+    assert told(found[0]) == told(found[1])
+    assert ("split", "next") in told(found[0])
+    assert ("pool", "next") in told(found[2])
+
+
+@pytest.mark.parametrize(("method", "url", "fields", "status", "reason"), [
+    ("GET", "http://h:8080/api/user", [], 401, "token_missing"),
+    ("GET", "http://h:8080/api/user", [("Authorization", "Bearer x")], 401, "token_invalid"),
+    ("GET", "http://h:8080/nothing", [], 404, "no_route"),
+    ("GET", "http://h:8080/a%2Fb", [], 400, "encoded_slash"),
+    ("GET", "http://h:8081/a%2Fb", [], 404, "no_route"),
+    ("TRACE", "http://h:8080/", [], 405, "method_refused"),
+    ("GET", "http://h:8080/", [("Host", "a b")], 400, "bad_host"),
+    ("GET", "http://old.example:8080/a?b", [], 308, "redirected"),
+])  # fmt: skip
+def test_what_is_answered_here_has_its_reason(
+    method: str, url: str, fields: list[tuple[str, str]], status: int, reason: str
+) -> None:
+    found = explained(method, url, *fields)
+    assert (found.status, found.reason) == (status, reason)
+    assert told(found)[-1] == ("answer", f"{status} {reason}")
+    assert found.head == ()
+
+
+def test_a_redirect_says_where_to() -> None:
+    assert explained("GET", "http://old.example:8080/a?b").detail == "Location: https://old.example/a?b"
+
+
+@pytest.mark.parametrize(("url", "keys", "message"), [
+    ("ftp://h/", {}, "begins with http:// or https://"), ("http://user@h/", {}, "begins with http"),
+    ("https://h/", {}, "no listener of the gateway has port 443 and speaks https"),
+    ("http://h/", {}, "(there are: web, other)"), ("http://h/", {"listener": "x"}, "no listener x"),
+])  # fmt: skip
+def test_questions_without_an_answer_are_refused(url: str, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as problem:
+        explained("GET", url, **keys)
+    assert message in str(problem.value)
