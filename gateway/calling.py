@@ -21,14 +21,14 @@ _NOT_TRIED: Final[tuple[Server, ...]] = ()
 class Calling:
     """Makes the calls of one request: the same `payload` for each. `flags` are the request's."""
 
-    __slots__ = ("_body", "_flags", "_head_request", "_payload", "_route", "_shared", "by")
+    __slots__ = ("_body", "_flags", "_head_request", "_route", "_shared", "by", "payload")
 
     def __init__(
         self, shared: Shared, route: Route, payload: bytes, body: Body, flags: int, head_request: bool
     ) -> None:
         self._shared = shared
         self._route = route
-        self._payload = payload
+        self.payload = payload
         self._body = body
         self._flags = flags
         self._head_request = head_request
@@ -42,6 +42,8 @@ class Calling:
         unless `fresh`; else on a new one, within so many seconds. Raises PeerError."""
         shared, route = self._shared, self._route
         upstreams, transport = shared.upstreams, route.transport
+        if self._flags & WEBSOCKET and transport.table.protocol in ("h2", "h2c"):
+            raise PeerError("upgrade_unknown", "a WebSocket needs a server that speaks HTTP/1.1", close=False)
         multiplexes = transport.multiplexes and not self._flags & WEBSOCKET
         server = first
         if server is None:
@@ -88,12 +90,12 @@ class Calling:
     def _told(self) -> bytes:
         """The payload for a server that is asked now."""
         if not self.by:
-            return self._payload
-        return with_deadline(self._payload, self.by - self._shared.lane.now)
+            return self.payload
+        return with_deadline(self.payload, self.by - self._shared.lane.now)
 
     def take_over(self, server: Server, conn: Any) -> Http1Call:
         """A call that was begun elsewhere, with the payload as it is."""
-        return Http1Call(self._shared, server, conn, True, self._payload, self._body, self._head_request)
+        return Http1Call(self._shared, server, conn, True, self.payload, self._body, self._head_request)
 
     def _http1(self, server: Server, conn: Any, kept: bool) -> Http1Call:
         return Http1Call(self._shared, server, conn, kept, self._told(), self._body, self._head_request)

@@ -59,6 +59,7 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "tls_failed": (502, "TLS with the server failed"),
         "deadline_passed": (504, "Time for the whole exchange is over"),
         "plain_http": (400, "Plain HTTP on a TLS port"),
+        "upgrade_unknown": (501, "Protocol not supported"),
     }
 )
 

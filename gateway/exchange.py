@@ -30,6 +30,7 @@ from gateway.plan import Route
 from gateway.retries import MAX_REFUSED
 from gateway.shared import Shared
 from gateway.tunnel import Farewell, tunnel
+from gateway.websocket import check, key_of
 from supervisor.ground.lane import Overdue, park
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
@@ -151,8 +152,7 @@ class Exchange(ABC):
             cells[base + _BYTES_IN] += down
             self.bytes_out += down
 
-        farewell = self.connection.farewell = Farewell()
-        await tunnel(self.session, self.stream, call.conn, self.body.rest, switch.data, moved, farewell)
+        await tunnel(self.session, self._far_end(), call.conn, self.body.rest, switch.data, moved, self._farewell())
 
     # -- connecting
 
@@ -286,6 +286,7 @@ class Exchange(ABC):
         elif isinstance(message, Switch):
             if not self.flags & WEBSOCKET:
                 raise PeerError("bad_answer", "the server changes the protocol without being asked")
+            check(message.lines, key_of(self._calling.payload))
             self._tunnel = message
             call.server.succeeded()
             self._say(self._switch(message.lines))
@@ -321,6 +322,15 @@ class Exchange(ABC):
 
     @abstractmethod
     def _end(self, trailers: list[bytes]) -> bytes: ...
+
+    def _far_end(self) -> Any:
+        """The client's end of a tunnel."""
+        return self.stream
+
+    def _farewell(self) -> Farewell:
+        """What tells a tunnel's client to go elsewhere; known to the drain from now on."""
+        farewell = self.connection.farewell = Farewell()
+        return farewell
 
     @abstractmethod
     def _switch(self, lines: list[bytes]) -> bytes: ...

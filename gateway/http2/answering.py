@@ -78,7 +78,7 @@ class Answering(Receiving):
         stream.state = state = NEXT[stream.state][SEND_END]
         if state == CLOSED:
             del self.streams[stream.id]
-        else:
+        elif not stream.tunnel:
             # RFC 9113 §8.1: the answer did not need the rest of the request. What its window lets the client send
             # without a word of ours is on its way, and clients that are told to stop meanwhile (curl 7.88) throw the
             # answer away; so they are told where they would stop of themselves, and wait.

@@ -64,7 +64,7 @@ def answer_head(entries: list[Entry]) -> AskedHead:
             if status or len(lines) > 1:
                 raise StreamFault(PROTOCOL_ERROR, ":status is repeated, or stands after fields")
             status = line[len(name) + 2 :]
-        elif kind == BAD or 0 < kind <= PATH:
+        elif kind >= BAD or 0 < kind <= PATH:
             raise StreamFault(PROTOCOL_ERROR, "a field that no answer has")
         else:
             if kind == LENGTH:

@@ -147,8 +147,6 @@ class Http2Client(Receiving):
         if stream.reset < 0:
             assert isinstance(stream, AskedStream)
             stream.complete = True
-            if stream.state == CLOSED:
-                del self.streams[stream.id]
 
     def close(self, stream: Stream, number: int) -> None:
         assert isinstance(stream, AskedStream)

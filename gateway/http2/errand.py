@@ -7,20 +7,23 @@ Exchange in a session of its own.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway import grpc
 from gateway.admission import Admission
 from gateway.decisions import undecided_words
 from gateway.errors import PeerError
-from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, TRAILERS
+from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, TRAILERS, WANTS_UPGRADE, WEBSOCKET
 from gateway.framing import Body, LengthBody, StreamedRequest
 from gateway.http2.errors import CANCEL
 from gateway.http2.exchange import StreamExchange
 from gateway.http2.streams import HALF_CLOSED_REMOTE, Stream
 from gateway.plan import Plan
 from gateway.problems import answer as problem
+from gateway.tunnel import Farewell
 from gateway.upstreams import MAX_IDLE
+from gateway.websocket import new_key
 from supervisor.ground.lane import Overdue, Session
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Route as RouteCells
@@ -29,6 +32,7 @@ from supervisor.plane.layout import Server as ServerCells
 if TYPE_CHECKING:
     from gateway.http2.session import Link
 
+_UPGRADE: Final = WEBSOCKET | WANTS_UPGRADE
 _END: Final = b"\r\n\r\n"
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
@@ -42,8 +46,8 @@ class Errand(Admission):
     for an answer, if it has none."""
 
     __slots__ = (
-        "began", "by", "bytes_in", "child", "flying", "link", "plan", "request", "server", "stream", "upstream",
-        "waiter",
+        "began", "by", "bytes_in", "child", "farewell", "flying", "link", "plan", "request", "server", "stream",
+        "upstream", "waiter",
     )  # fmt: skip
 
     def __init__(self, link: Link, stream: Stream) -> None:
@@ -58,6 +62,7 @@ class Errand(Admission):
         self.upstream: Any = None
         self.request = b""
         self.flying = 0  # the cell that counts it as in flight on its route
+        self.farewell: Farewell | None = None  # of a WebSocket
         self.waiter: Session | None = None  # an Exchange sets it; whoever waits is `child`
         self.begin(link.shared, link.connection.client)
 
@@ -187,6 +192,11 @@ class Errand(Admission):
     def _stream(self, out: list[bytes], flags: int, length: int, limit: int | None) -> None:
         """Forward a request whose body is still to come, or has trailers."""
         body: Body
+        if flags & _UPGRADE == _UPGRADE:
+            key = new_key(os.urandom(16))
+            lines = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: " + key, b"", b"")
+            self._carry(b"\r\n".join((*out, *lines)), LengthBody(0), WEBSOCKET)
+            return
         if length >= 0:
             body = LengthBody(length)
         else:
@@ -295,6 +305,12 @@ class Errand(Admission):
         self.link.shared.upstreams.close(self.upstream)
         self.server.ended()
         self.server = self.upstream = None
+
+    def say_farewell(self) -> None:
+        """The connection drains: a WebSocket's client is told to go elsewhere, for nothing else would end it."""
+        if self.farewell is not None and self.child is not None:
+            self.farewell.asked = True
+            self.link.lane.wake(self.child)
 
     def overdue(self) -> None:
         """No answer came in time on the express lane."""

@@ -10,8 +10,11 @@ from gateway.errors import PeerError
 from gateway.exchange import Exchange
 from gateway.framing import Body, StreamedRequest
 from gateway.http2.errors import INTERNAL_ERROR
+from gateway.http2.pipe import Pipe
 from gateway.http2.streams import CLOSED
 from gateway.messages import Head
+from gateway.tunnel import Farewell
+from gateway.websocket import as_answer
 
 if TYPE_CHECKING:
     from gateway.http2.errand import Errand
@@ -71,7 +74,21 @@ class StreamExchange(Exchange):
         return b""
 
     def _switch(self, lines: list[bytes]) -> bytes:
-        raise PeerError("bad_answer", "the server changes the protocol without being asked")
+        self.status = 200
+        self._errand.stream.tunnel = True
+        block = self.shared.blocks.encode(as_answer(lines)) + self._errand.tail()
+        self.bytes_out += len(block)
+        self._core.send_head(self._errand.stream, block)
+        self._errand.link.wake()
+        return b""
+
+    def _far_end(self) -> Pipe:
+        return Pipe(self._errand)
+
+    def _farewell(self) -> Farewell:
+        farewell = self._errand.farewell = Farewell()
+        farewell.asked = self.connection.listener.draining
+        return farewell
 
     def _cut(self, error: PeerError) -> None:
         # Without a frame of its own it must not look whole.

@@ -26,13 +26,14 @@ HOST: Final = 6
 LENGTH: Final = 7
 BAD: Final = 8
 STATUS: Final = 9  # of an answer; no request has it
+PROTOCOL: Final = 10  # RFC 8441 §4
 
 # RFC 7541 §4.1: an entry counts its name, its value and 32 bytes; a line has two bytes between the two.
 OVERHEAD: Final = 32 - len(": ")
 
 _KINDS: Final = {
     b":method": METHOD, b":scheme": SCHEME, b":authority": AUTHORITY, b":path": PATH,
-    b":status": STATUS, b"cookie": COOKIE, b"host": HOST, b"content-length": LENGTH,
+    b":status": STATUS, b":protocol": PROTOCOL, b"cookie": COOKIE, b"host": HOST, b"content-length": LENGTH,
     # RFC 9113 §8.2.2: the connection's own fields are not HTTP/2's.
     b"connection": BAD, b"proxy-connection": BAD, b"keep-alive": BAD, b"transfer-encoding": BAD, b"upgrade": BAD,
 }  # fmt: skip

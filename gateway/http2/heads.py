@@ -14,7 +14,20 @@ from typing import Final, NamedTuple
 from gateway.fields import MAX_LENGTH_DIGITS
 from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD, Guard, Judged
 from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
-from gateway.http2.fields import AUTHORITY, BAD, COOKIE, HOST, METHOD, ORDINARY, OVERHEAD, PATH, SCHEME, STATUS, Entry
+from gateway.http2.fields import (
+    AUTHORITY,
+    BAD,
+    COOKIE,
+    HOST,
+    METHOD,
+    ORDINARY,
+    OVERHEAD,
+    PATH,
+    PROTOCOL,
+    SCHEME,
+    STATUS,
+    Entry,
+)
 
 MAX_KNOWN: Final = 64  # heads remembered on a connection
 MAX_KNOWN_HEAD: Final = 4096  # bytes
@@ -59,7 +72,7 @@ class Head(NamedTuple):
 
 def request_head(entries: list[Entry]) -> Head:
     """The head of a request. Raises StreamFault where RFC 9113 calls it malformed."""
-    method = scheme = authority = path = host = None
+    method = scheme = authority = path = host = protocol = None
     length = -1
     cookies: list[bytes] | None = None
     size = 0
@@ -74,7 +87,10 @@ def request_head(entries: list[Entry]) -> Head:
             continue
         value = line[len(name) + 2 :]
         if kind >= BAD:
-            raise StreamFault(PROTOCOL_ERROR, "a field that no request has")
+            if kind != PROTOCOL or began or protocol is not None:
+                raise StreamFault(PROTOCOL_ERROR, "a field that no request has")
+            protocol = value
+            continue
         if kind <= PATH:
             if began:
                 raise StreamFault(PROTOCOL_ERROR, "a pseudo-header after fields")
@@ -104,7 +120,15 @@ def request_head(entries: list[Entry]) -> Head:
             ordinary(b"content-length: %d" % length)
     if method is None or not _METHOD(method):
         raise StreamFault(PROTOCOL_ERROR, "no method")
-    if method == b"CONNECT":
+    if protocol is not None:
+        # RFC 8441 §4: from here on it is the Upgrade that HTTP/1.1 has for it.
+        if method != b"CONNECT" or not authority:
+            raise StreamFault(PROTOCOL_ERROR, ":protocol belongs to CONNECT, and to an authority")
+        if not path or path[0] != 0x2F or scheme not in (b"https", b"http"):
+            raise StreamFault(PROTOCOL_ERROR, "no scheme, or no path that begins with a slash")
+        method = b"GET"
+        lines += (b"connection: upgrade", b"upgrade: " + protocol)
+    elif method == b"CONNECT":
         # §8.5; it is refused later, for what it is.
         if path is not None or scheme is not None or not authority:
             raise StreamFault(PROTOCOL_ERROR, "CONNECT has an authority and nothing else")
@@ -126,6 +150,8 @@ def request_head(entries: list[Entry]) -> Head:
         ordinary(b"cookie: " + b"; ".join(cookies))  # §8.2.3
     # Of the pseudo-headers only :authority is a field in HTTP/1.1.
     refusal = "too_many_fields" if len(entries) > MAX_FIELDS + 3 else "head_too_large" if size > MAX_HEAD else ""
+    if protocol is not None and protocol.lower() != b"websocket":
+        refusal = "upgrade_unknown"
     return Head(method + b" " + path + b" HTTP/1.1", Fields(lines), length, size, refusal)
 
 
@@ -180,7 +206,7 @@ def trailer_lines(entries: Iterable[Entry]) -> list[bytes]:
     """The lines of a trailer section (§8.1). Raises StreamFault."""
     lines = []
     for line, kind, _ in entries:
-        if kind in (METHOD, SCHEME, AUTHORITY, PATH, BAD, STATUS):
+        if kind in (METHOD, SCHEME, AUTHORITY, PATH, BAD, STATUS, PROTOCOL):
             raise StreamFault(PROTOCOL_ERROR, "a pseudo-header or forbidden field in the trailers")
         if kind == ORDINARY:
             lines.append(line)

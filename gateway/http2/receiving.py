@@ -40,7 +40,7 @@ from gateway.http2.frames import (
 )
 from gateway.http2.heads import trailer_lines
 from gateway.http2.settings import KIB
-from gateway.http2.streams import NEXT, RECEIVING, RECV_END, Stream
+from gateway.http2.streams import CLOSED, NEXT, RECEIVING, RECV_END, Stream
 
 MAX_BLOCK: Final = 64 * KIB  # bytes of one header block: twice the largest head, so that most get a 431
 MAX_CONTINUATIONS: Final = 16  # frames of one block; 64 KiB need four (CVE-2024-27316 and its kin)
@@ -211,6 +211,8 @@ class Receiving(Endpoint):
         if stream.expected > 0:  # §8.1.1: a content-length that the frames don't keep
             return self.fault(stream, PROTOCOL_ERROR)
         stream.state = NEXT[stream.state][RECV_END]
+        if stream.state == CLOSED:
+            del self.streams[stream.id]
         return None
 
 

@@ -100,6 +100,9 @@ class Link:
                     continue
                 if listener.draining and not core.draining:
                     core.drain()
+                    for one in core.streams.values():
+                        if one.owner is not None:
+                            one.owner.say_farewell()
                 if self._flush():
                     continue
                 if core.over:
@@ -150,7 +153,7 @@ class Link:
             if stream.state != CLOSED:
                 stream.owner = errand = Errand(self, stream)
                 errand.start()
-        elif stream.state == CLOSED:
+        elif stream.reset >= 0:
             errand.abandon()
         elif errand.child is not None:
             self.lane.wake(errand.child)

@@ -14,6 +14,7 @@ MAX_CONCURRENT_STREAMS: Final = 3
 INITIAL_WINDOW_SIZE: Final = 4
 MAX_FRAME_SIZE: Final = 5
 MAX_HEADER_LIST_SIZE: Final = 6
+ENABLE_CONNECT_PROTOCOL: Final = 8  # RFC 8441 §3
 
 KIB: Final = 1024
 MAX_STREAMS: Final = 100  # at once; RFC 9113 §6.5.2 recommends no fewer, Envoy and Caddy allow more
@@ -26,6 +27,7 @@ OURS: Final = {
     MAX_CONCURRENT_STREAMS: MAX_STREAMS,
     INITIAL_WINDOW_SIZE: STREAM_WINDOW,
     MAX_HEADER_LIST_SIZE: MAX_HEAD,
+    ENABLE_CONNECT_PROTOCOL: 1,
 }
 
 _pairs = struct.Struct(">HI").iter_unpack

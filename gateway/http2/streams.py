@@ -43,7 +43,7 @@ class Stream:
 
     __slots__ = (
         "body", "born", "ending", "expected", "head", "id", "moved", "owner", "queued", "recv_window", "reset",
-        "send_window", "state", "trailer_block", "trailers", "unacknowledged", "waits",
+        "send_window", "state", "trailer_block", "trailers", "tunnel", "unacknowledged", "waits",
     )  # fmt: skip
 
     def __init__(self, id: int, head: Head, send_window: int, recv_window: int, now: float) -> None:
@@ -63,6 +63,7 @@ class Stream:
         self.waits = False  # in the queue of those that are to be framed
         self.ending = False  # the stream ends with what is queued
         self.trailer_block = b""
+        self.tunnel = False  # each side ends for itself, as a connection does
         # times, in monotonic seconds
         self.born = now
         self.moved = now  # when it last got on with its answer

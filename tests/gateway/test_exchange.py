@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.chunks import encode, encode_end
+from gateway.websocket import accept_of
 from supervisor.plane.layout import Kind, Server
 from tests.gateway.house import OK, PLAIN, Build, House, answer, request, warm
 
@@ -655,7 +656,9 @@ def test_a_client_that_takes_nothing_is_given_up(house: House) -> None:
 # -- WebSocket
 
 UPGRADE = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n"
-SWITCH = b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %b\r\n\r\n" % (
+    accept_of(b"x")
+)
 
 
 def test_a_websocket_is_joined_after_101(house: House) -> None:
@@ -683,6 +686,15 @@ def test_a_websocket_is_joined_after_101(house: House) -> None:
     assert client.take() == b"bye"
     assert client.closed
     assert house.log.lines[0]["status"] == 101
+
+
+@pytest.mark.parametrize("accept", [b"", b"Sec-WebSocket-Accept: y\r\n", b"Sec-WebSocket-Accept: x\r\n"])
+def test_a_101_that_does_not_answer_the_key_is_refused(house: House, accept: bytes) -> None:
+    client = house.connect()
+    client.send(UPGRADE)
+    house.received()
+    house.answer(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + accept + b"\r\nhello")
+    assert answer(client.take()).code == "bad_answer"
 
 
 def test_a_websocket_that_the_server_declines_is_an_ordinary_request(house: House) -> None:
