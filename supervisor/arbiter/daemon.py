@@ -47,6 +47,7 @@ from supervisor.plane.layout import Kind
 FAILED = 1  # exit code
 SWEEP = 5.0  # seconds between looks for rows that nobody uses
 LOOK = 0.5  # seconds between looks at what lost messages would have said
+CPU_LOOK = 2.0  # seconds between looks at how many CPUs there are: a quota may be changed at any time
 LETTERS_A_TURN = 64  # before other events have theirs
 
 
@@ -142,6 +143,7 @@ class Daemon:
         self.loop.every(SWEEP, self.sweep)
         self.loop.every(worker.HEARTBEAT, self.beat)
         self.loop.every(LOOK, self.reloading.look)
+        self.loop.every(CPU_LOOK, self.follow_cpus)
         self.loop.every(holdings.SHARE, self.holdings.share)
         if self.notifier.watchdog is not None:
             self.loop.every(self.notifier.watchdog, self.notifier.beat)
@@ -224,6 +226,14 @@ class Daemon:
             before = self.wanted()
         self.log.info("workers", **{role.name: role.number for role in before if role.number})
         self.settle()
+
+    def follow_cpus(self) -> None:
+        """Where `workers` is "auto": as many as there are CPUs to use, whenever that changes."""
+        quiet = self.ending.stage is Stage.RUNNING and self.booted and not self.reloading.active
+        if quiet and not self.upgrading.active and self.wanted() != self.crew.wanted:
+            wanted = {role.name: role.number for role in self.wanted() if role.number}
+            self.log.info("usable CPUs have changed", workers=wanted)
+            self.settle()
 
     def settle(self) -> None:
         """After a change of the configuration or the counts."""

@@ -106,6 +106,11 @@ class Upgrading:
     _active: bool = attrs.field(default=False, init=False)
     _late: Timer | None = attrs.field(default=None, init=False)
 
+    @property
+    def active(self) -> bool:
+        """Whether one is under way, until its successors serve alone."""
+        return self._active
+
     def ask(self, reply: Reply | None = None) -> None:
         """An upgrade, please. The reply comes from the new code, or from this one if it stays."""
         if reason := self._reason_against():

@@ -29,6 +29,7 @@ PIPE_CHUNK = 4096  # bytes: PIPE_BUF (pipe(7)): up to here a write is in one pie
 FILE_MODE = 0o640  # the group may be the one that ships logs; addresses and users of a site are not for everyone
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 _EventDict = MutableMapping[str, Any]
 
 
@@ -48,6 +49,7 @@ class _Sink:
         self.descriptor = 2
         self.threshold = _LEVELS["info"]
         self.render: Callable[[Any, str, _EventDict], Any] = _json
+        self.journal = False  # what we write goes to systemd's
         self.lost = 0
 
     def filter(self, logger: WrappedLogger, method: str, event: _EventDict) -> _EventDict:
@@ -56,7 +58,12 @@ class _Sink:
         return event
 
     def format(self, logger: WrappedLogger, method: str, event: _EventDict) -> str:
-        return str(self.render(logger, method, event))
+        line = str(self.render(logger, method, event))
+        if self.journal:
+            # sd-daemon(3): the journal takes the level off each line, for `journalctl --priority`.
+            level = f"<{_PRIORITIES.get(method, 3)}>"
+            line = level + line.replace("\n", f"\n{level}")
+        return line
 
     def write(self, line: str) -> None:
         data = line.encode(errors="backslashreplace") + b"\n"
@@ -86,7 +93,7 @@ class _FromLogging(logging.Handler):
 
 def configure(table: LogTable, descriptor: int = 2) -> None:
     """Set level and format of this process's log; also of the loggers already given out."""
-    _sink.descriptor = descriptor
+    _sink.descriptor, _sink.journal = descriptor, is_journal(descriptor, os.environ.get("JOURNAL_STREAM", ""))
     _sink.threshold = _LEVELS[table.level]
     if table.format == "json":
         _sink.render = _json
@@ -110,6 +117,15 @@ def configure(table: LogTable, descriptor: int = 2) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_FromLogging()]
     root.setLevel(logging.WARNING)
+
+
+def is_journal(descriptor: int, stream: str) -> bool:
+    """Whether it leads to systemd's journal; `stream` is `$JOURNAL_STREAM`, systemd.exec(5)."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return stream == f"{found.st_dev}:{found.st_ino}"
 
 
 @attrs.define

@@ -235,6 +235,22 @@ def test_workers_keep_to_their_cpus_when_that_is_asked_for(start: Callable[..., 
     until(lambda: affinities() == [set(cpus)] * 3, "the workers to run anywhere")
 
 
+def test_workers_follow_the_cpus_that_may_be_used(start: Callable[..., Supervised], port: int) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("one CPU: nothing to take away")
+    text = config(port).replace("workers = 2", 'workers = "auto"')
+    daemon = start(text, "taskset", "-c", f"{cpus[0]},{cpus[1]}").ready()
+    pids = daemon.pids("fake")
+    assert len(pids) == 2
+    for count in (1, 2):
+        os.sched_setaffinity(daemon.process.pid, set(cpus[:count]))
+        until(lambda count=count: len(daemon.pids("fake")) == count and daemon.settled(), f"{count} of them")
+    assert [line["workers"] for line in daemon.lines("usable CPUs have changed")] == [{"fake": 1}, {"fake": 2}]
+    assert daemon.pids("fake")[0] == pids[0]
+    assert not daemon.lines("process died")
+
+
 def test_a_limit_of_files_below_what_is_allowed_is_told_at_the_start(
     start: Callable[..., Supervised], port: int
 ) -> None:

@@ -1,7 +1,6 @@
 """Two listeners on one address: found when the file is read, across all tiers and the admin.
 
-What only the kernel knows (another program on the port, a wildcard beside a single address) is found when the sockets
-are opened.
+What only the kernel knows (another program on the port) is found when the sockets are opened.
 """
 
 from __future__ import annotations
@@ -12,16 +11,25 @@ from typing import Any
 from .problems import Path, Problem, show_path
 from .values import Bind
 
+_ANY = {"0.0.0.0", "::"}  # every address of the family
+
 
 def clashes(taken: Mapping[str, Any]) -> Iterator[Problem]:
     """A problem for each address that an earlier table has already; `taken` holds the tables by name."""
-    first: dict[tuple[str, Bind], Path] = {}
+    ports: dict[tuple[str, int, int], list[tuple[Bind, Path]]] = {}
     for path, protocol, bind in _binds(taken):
         if bind.port == 0:  # the kernel gives each its own
             continue
-        earlier = first.setdefault((protocol, bind), path)
-        if earlier != path:
-            yield Problem(path, f"{bind} is already taken by {show_path(earlier)}")
+        # "[::]" is IPv6 only here, so the families don't meet.
+        others = ports.setdefault((protocol, bind.family, bind.port), [])
+        for other, earlier in others:
+            if other == bind:
+                yield Problem(path, f"{bind} is already taken by {show_path(earlier)}")
+                break
+            if _ANY & {other.host, bind.host}:
+                yield Problem(path, f"{bind} is already taken by {show_path(earlier)}, on {other}")
+                break
+        others.append((bind, path))
 
 
 def _binds(taken: Mapping[str, Any]) -> Iterator[tuple[Path, str, Bind]]:

@@ -197,3 +197,32 @@ def test_a_ration_allows_so_many_a_minute() -> None:
     assert [ration.allows(now) for now in (0.0, 1.0, 2.0, 59.0, 60.0, 60.5, 61.0)] == [
         True, True, False, False, True, False, True,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_the_journal_is_told_the_level_of_each_line(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    stat = os.fstat(pipe[1])
+    monkeypatch.setenv("JOURNAL_STREAM", f"{stat.st_dev}:{stat.st_ino}")
+    log.configure(LogTable(format=form), pipe[1])  # type: ignore[arg-type]
+    log.logger().info("fine")
+    try:
+        raise RuntimeError("bad")
+    except RuntimeError:
+        log.logger().exception("not fine")
+    first, *rest = read(pipe[0]).splitlines()
+    assert first.startswith(b"<6>")
+    assert b"fine" in first
+    assert rest
+    assert all(line.startswith(b"<3>") for line in rest), "a traceback in every line"
+
+
+def test_another_stream_than_the_journal_s_is_left_as_it_is(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    log.configure(LogTable(), pipe[1])
+    log.logger().info("fine")
+    assert read(pipe[0]).startswith(b"{")
+    assert not log.is_journal(-1, "")

@@ -44,8 +44,19 @@ def test_the_admin_s_address_is_taken_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "two"), [("0.0.0.0:5", "1.2.3.4:5"), ("1.2.3.4:5", "0.0.0.0:5"), ("[::]:5", "[::1]:5")]
+)
+def test_all_addresses_of_a_port_are_taken_by_any_of_them(one: str, two: str) -> None:
+    assert problems(f'one.listeners.a.bind = "{one}"\ntwo.listeners.b.bind = "{two}"') == [
+        f"a.toml:2: two.listeners.b.bind: {two} is already taken by one.listeners.a.bind, on {one}"
+    ]
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        'one.listeners.a.bind = "[::]:5"\none.listeners.b.bind = "0.0.0.0:5"',
+        'one.listeners.a = { bind = "0.0.0.0:5" }\none.listeners.b = { bind = "1.2.3.4:5", protocol = "udp" }',
         'one.listeners.a = { bind = "1.2.3.4:5" }\none.listeners.b = { bind = "1.2.3.4:5", protocol = "udp" }',
         'one.listeners.a.bind = "1.2.3.4:5"\none.listeners.b.bind = "1.2.3.4:6"',
         'one.listeners.a.bind = "1.2.3.4:0"\none.listeners.b.bind = "1.2.3.4:0"',
