@@ -83,6 +83,9 @@ class ListenerTable:
     max_connections: Annotated[int, Between(1, 1_000_000)] = 100_000  # over all workers, as those of one client
     max_connections_per_client: Annotated[int, Between(1, 1_000_000)] | None = None
     connection_rate_per_client: Rate | None = None
+    kind: Literal["sessions", "stateless", "one_way"] = "sessions"  # udp
+    send_proxy_protocol_every: bool = False  # udp: in front of every datagram of a session, not its first alone
+    answer_timeout: Duration = Duration(5)  # udp, stateless: what dig and resolvers wait
     max_sessions: Annotated[int, Between(1, 60_000)] = 8192  # udp, of one worker: each takes a descriptor and a port
     datapath: Literal["proxy", "kernel", "auto"] = "proxy"
     masquerade: bool = True  # kernel: our address towards the servers; else they see the client's, and route by us
@@ -101,6 +104,10 @@ class ListenerTable:
             yield Problem((), "exactly one of pool and routes is needed")
         if self.protocol == "udp":
             yield from self._streams_only()
+        elif self.kind != "sessions":
+            yield Problem(("kind",), "is for datagrams only")
+        if self.send_proxy_protocol_every and (self.protocol, self.send_proxy_protocol) != ("udp", "v2"):
+            yield Problem(("send_proxy_protocol_every",), 'is for datagrams, with send_proxy_protocol = "v2"')
         for number, route in enumerate(self.routes):
             if self.tls is not None and route.detect == "tls":
                 yield Problem(("routes", number, "detect"), "TLS is ended here already; what is told is inside it")

@@ -17,6 +17,7 @@ from edge.handover import Handed, Handover
 from edge.kernel import service
 from edge.limits import ClientLimits, Crowd, client_limits
 from edge.plan import Plan
+from edge.sessions import SessionsSlot
 from edge.tcp import TcpListener
 from edge.udp import UdpListener
 from supervisor.ground import pools
@@ -85,7 +86,7 @@ class EdgeRuntime:
             elif isinstance(known, TcpListener):
                 known.take(made)
             else:
-                known.table, known.pool = made.table, made.pools[0]
+                known.take(made.table, made.pools[0])
         for name in self._listeners.keys() - prepared.listeners.keys():
             del self._listeners[name]
 
@@ -111,7 +112,11 @@ class EdgeRuntime:
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)
 
-        return UdpListener(name, lane, plane.cells, cells, made.table, made.pools[0], segment, self._handover.give)
+        def full(refused: int) -> None:
+            worker.log.warning("no room for more clients", listener=name, refused=refused, cure="max_sessions")
+
+        table, pool = made.table, made.pools[0]
+        return UdpListener(name, lane, plane.cells, cells, table, pool, segment, self._handover.give, full)
 
     def renew(self, config: Config) -> None:
         for name, table in _table(config).listeners.items():
@@ -127,7 +132,7 @@ class EdgeRuntime:
         self._handover.receive(message, descriptors)
         listener = self._listeners.get(message.listener)
         slot = listener.polled.get(message.slot) if isinstance(listener, UdpListener) else None
-        if slot is not None:
+        if isinstance(slot, SessionsSlot):
             slot.adopt(self._handover.take(message.listener, message.slot))
 
     def drain(self) -> None:
@@ -135,9 +140,12 @@ class EdgeRuntime:
 
     def holding(self) -> Sequence[str]:
         # UDP sessions never hold a drain: their rows are in the plane, and the next owner goes on with them.
+        udp = [listener for listener in self._listeners.values() if isinstance(listener, UdpListener)]
+        unanswered = [f"udp {one.name}: {one.waiting()} without an answer" for one in udp if one.waiting()]
         listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]
         held = [f"tcp {listener.name} {connection}" for listener in listeners for connection in listener.live.values()]
-        return held + [f"tcp {listener.name} connecting" for listener in listeners for _ in range(listener.opening())]
+        held += [f"tcp {listener.name} connecting" for listener in listeners for _ in range(listener.opening())]
+        return held + unanswered
 
     def _live(self) -> dict[Session, Connection]:
         listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]

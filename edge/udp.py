@@ -1,15 +1,11 @@
-"""A UDP listener: a session for each client address, kept on its server while it lives.
+"""A UDP listener: its slots, of one of three kinds, and what all of them share.
 
-A session is a socket of its own towards the server, so the answers find their way back by the port they come to. When
-another worker is to poll the slot, it gets the sockets themselves (`handover`). A session's row in the plane (client,
-server, that port) outlives even a worker that was killed: whoever polls the slot next binds the same port again. Either
-way neither end sees a new peer. The server is picked by the client's address, so that every worker and every restart
-picks the same one.
+Clients have `sessions`, or send datagrams that stand alone (`stateless`) or that nobody answers (`oneway`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,287 +14,21 @@ import attrs
 
 from edge.config import ListenerTable
 from edge.handover import Flow
-from supervisor.ground.lane import Lane, Listening
+from edge.oneway import OneWaySlot
+from edge.sessions import SessionsSlot
+from edge.stateless import StatelessSlot
+from supervisor.ground.lane import Lane
 from supervisor.ground.net import proxy
-from supervisor.ground.pools import Pool, Server
+from supervisor.ground.pools import Pool
 from supervisor.plane import layout
 from supervisor.plane.flows import FlowSegment
 
-_IN, _OUT = layout.Listener.DATAGRAMS_IN, layout.Listener.DATAGRAMS_OUT
-_BYTES_IN, _BYTES_OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
-_SESSIONS, _DROPPED = layout.Listener.SESSIONS, layout.Listener.DROPPED
-
-DATAGRAMS_A_WAKE = 64  # from the listener's socket, before others have their turn
-TOUCHES = 4  # times a session's timeout that the plane learns that its flow is alive
-MAX_REFUSED = 1024  # clients of a slot that are remembered to have lost their server; beyond, all are forgotten
-PORTS_PATIENCE = 0.5  # seconds that a slot is not polled because flows of it still have their ports elsewhere
-PORTS_LOOK = 0.02  # seconds between looks whether they are here, or free
-LARGEST = 65535  # bytes: what the IPv4 length field can say
+TELL_EVERY = 60.0  # seconds between lines about clients that were refused
 
 # listener, slot, the sessions with their descriptors: to the slot's next owner, if there is one
 HandOver = Callable[[str, int, Sequence[tuple[Flow, int]]], None]
 
-_buffer = bytearray(LARGEST)  # one for the process: a datagram is sent on before the next is read
-_view = memoryview(_buffer)
-
-
-@attrs.define(eq=False)
-class Session:
-    """One client's flow through this worker."""
-
-    slot: Slot
-    client: Any  # its address, as the socket gave it
-    server: Server
-    sock: socket.socket
-    seen: float  # lane seconds of the last datagram, either way
-    listening: Listening | None = None
-
-    def answered(self) -> None:
-        """The server's socket has something: a datagram for the client, or word that the server's port is closed."""
-        slot = self.slot
-        listener = slot.listener
-        try:
-            size = self.sock.recv_into(_buffer)
-        except BlockingIOError:
-            return
-        except OSError:  # ECONNREFUSED by ICMP: the client's next datagram picks another
-            self.server.failed(listener.lane.now_ns)
-            slot.end(self)
-            slot.refused[self.client] = self.server
-            return
-        self.seen = listener.lane.now
-        cells, row = listener.cells, listener.row
-        try:
-            slot.sock.sendto(_view[:size], self.client)
-        except OSError:
-            cells[row + _DROPPED] += 1
-            return
-        cells[row + _OUT] += 1
-        cells[row + _BYTES_OUT] += size
-        cells[self.server.base + layout.Server.BYTES_IN] += size
-
-
-@attrs.define(eq=False)
-class Slot:
-    """One SO_REUSEPORT socket of the listener, with the sessions of the clients that the kernel hashes to it."""
-
-    listener: UdpListener
-    number: int
-    sock: socket.socket
-    flows: FlowSegment
-    sessions: dict[Any, Session] = attrs.field(factory=dict)
-    homeless: list[tuple[Any, int, int]] = attrs.field(factory=list)  # flows whose port is not free yet
-    # Whom clients had when its port was closed, until they ask again: a hash would give them the same once more.
-    refused: dict[Any, Server] = attrs.field(factory=dict)
-    listening: Listening | None = None
-    left: bool = False  # another's by now
-    touched: float = 0.0  # lane seconds at which the plane's rows were last brought up to date
-
-    def received(self) -> None:
-        """Datagrams from clients, each to its session's server."""
-        listener = self.listener
-        lane, cells, row = listener.lane, listener.cells, listener.row
-        receive, sessions = self.sock.recvfrom_into, self.sessions
-        now = lane.now
-        for _ in range(DATAGRAMS_A_WAKE):
-            try:
-                size, address = receive(_buffer)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP error about an answer of ours
-            cells[row + _IN] += 1
-            cells[row + _BYTES_IN] += size
-            session = sessions.get(address)
-            if session is None or not session.server.usable():
-                session = self.begin(address)
-                if session is None:
-                    cells[row + _DROPPED] += 1
-                    continue
-                header = listener.header(self.sock, address)
-                if header:
-                    self.introduce(session, header, bytes(_view[:size]))
-                    continue
-            session.seen = now
-            try:
-                session.sock.send(_view[:size])
-            except OSError:
-                self.failed(session, bytes(_view[:size]))
-                continue
-            cells[session.server.base + layout.Server.BYTES_OUT] += size
-
-    def introduce(self, session: Session, header: bytes, data: bytes) -> None:
-        """Send a session's first datagram."""
-        try:
-            session.sock.send(header + data)
-        except OSError:
-            self.failed(session, data)
-
-    def failed(self, session: Session, data: bytes) -> None:
-        """The server's port is closed, as this send has just told of the one before: one more try, elsewhere."""
-        listener = self.listener
-        session.server.failed(listener.lane.now_ns)
-        again = self.begin(session.client, session.server)
-        if again is not None:
-            with contextlib.suppress(OSError):
-                again.sock.send(listener.header(self.sock, session.client) + data)
-                return
-        listener.cells[listener.row + _DROPPED] += 1
-
-    def begin(self, address: Any, instead_of: Server | None = None) -> Session | None:
-        """A session for a client that has none, or whose server is gone. None: refused, for want of room or servers."""
-        old = self.sessions.get(address)
-        if old is not None:
-            instead_of = instead_of or old.server
-            self.end(old)
-        elif self.refused:
-            instead_of = self.refused.pop(address, None) or instead_of
-        listener = self.listener
-        if listener.cells[listener.row + _SESSIONS] >= listener.table.max_sessions:
-            return None
-        server = listener.pool.pick(address[0], () if instead_of is None else (instead_of,))
-        if server is None and instead_of is not None:
-            server = listener.pool.pick(address[0])
-        if server is None:
-            return None
-        try:
-            return self._open(address, server, 0)
-        except OSError:
-            return None
-
-    def _open(self, address: Any, server: Server, port: int) -> Session:
-        """Open a session's own socket, from `port` if it had one. Raises OSError."""
-        listener = self.listener
-        sock = socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            if port:
-                sock.bind(("", port))
-            sock.connect(server.sockaddr)
-        except OSError:
-            sock.close()
-            raise
-        session = self._have(address, server, sock, listener.lane.now)
-        listener.cells[listener.row + layout.Listener.ACCEPTED] += 1
-        return session
-
-    def _have(self, address: Any, server: Server, sock: socket.socket, seen: float) -> Session:
-        """A session of ours from now on."""
-        listener = self.listener
-        session = Session(self, address, server, sock, seen)
-        session.listening = listener.lane.watch(sock, session.answered)
-        self.sessions[address] = session
-        server.started()
-        listener.cells[listener.row + _SESSIONS] += 1
-        self.flows.put(address[0], address[1], server.row, sock.getsockname()[1], int(seen * 1e9))
-        return session
-
-    def adopt(self, handed: Iterable[tuple[Flow, socket.socket]]) -> None:
-        """Sessions from the slot's last owner, their sockets included."""
-        for flow, sock in handed:
-            address = flow.address[: 2 if self.sock.family == socket.AF_INET else 4]
-            server = self.listener.pool.by_row(flow.server_row)
-            if server is None or address in self.sessions:
-                sock.close()
-            else:
-                self._have(address, server, sock, flow.seen)
-        if self.homeless:
-            here = {address[:2] for address in self.sessions}
-            self.homeless = [one for one in self.homeless if one[0] not in here]
-
-    def poll(self) -> None:
-        """Begin to receive. Not while flows of ours have their ports elsewhere: their sockets are on the way to us, and
-        a datagram that came before them would move its flow. Meanwhile the kernel queues."""
-        if not self.homeless:
-            self.listening = self.listener.lane.watch(self.sock, self.received)
-        else:
-            self.listener.lane.spawn(self._poll_later())
-
-    async def _poll_later(self) -> None:
-        lane = self.listener.lane
-        end = lane.now + PORTS_PATIENCE
-        while self.homeless and lane.now < end:
-            await lane.sleep(PORTS_LOOK)
-            if self.left:
-                return
-            self.rehouse()
-        self.listening = lane.watch(self.sock, self.received)
-
-    def leave(self) -> None:
-        """Another worker polls this slot from now on: it gets the sockets, or else finds the rows."""
-        self.left = True
-        if self.listening is not None:
-            self.listening.close()
-        sessions = list(self.sessions.values())
-        for session in sessions:
-            # Out of the epoll first: a socket that others hold would go on firing here.
-            if session.listening is not None:
-                session.listening.close()
-        flows = [
-            (Flow((*session.client, 0, 0)[:4], session.server.row, session.seen), session.sock.fileno())
-            for session in sessions
-        ]
-        self.listener.hand_over(self.listener.name, self.number, flows)
-        for session in sessions:
-            self.end(session, forget=False)
-
-    def end(self, session: Session, forget: bool = True) -> None:
-        """Close a session; `forget` its row too, unless another worker is to go on with it."""
-        if self.sessions.get(session.client) is session:
-            del self.sessions[session.client]
-        if session.listening is not None:
-            session.listening.close()
-            session.listening = None
-            session.sock.close()
-            session.server.ended()
-            listener = self.listener
-            listener.cells[listener.row + _SESSIONS] -= 1
-            if forget:
-                self.flows.remove(session.client[0], session.client[1])
-
-    def restore(self) -> None:
-        """Take up the flows that another worker left in the plane, and whose sockets it did not send."""
-        listener = self.listener
-        handed = {address[:2] for address in self.sessions}
-        oldest = listener.lane.now_ns - int(listener.table.session_timeout * 1e9)
-        for flow in list(self.flows):
-            if flow.seen < oldest:
-                self.flows.remove(flow.host, flow.port)
-            elif (flow.host, flow.port) not in handed:
-                self.homeless.append(((flow.host, flow.port), flow.server_row, flow.local_port))
-        self.rehouse()
-
-    def rehouse(self) -> None:
-        """Bind the ports that the slot's last owner still held when we came."""
-        waiting, self.homeless = self.homeless, []
-        for address, server_row, port in waiting:
-            server = self.listener.pool.by_row(server_row)
-            if server is None:
-                self.flows.remove(*address)
-                continue
-            if self.sock.family == socket.AF_INET6:
-                address = (*address, 0, 0)
-            if address in self.sessions:
-                continue
-            try:
-                self._open(address, server, port)
-            except OSError:
-                self.homeless.append((address[:2], server_row, port))
-
-    def sweep(self, now: float) -> None:
-        """End the sessions that have been silent for too long."""
-        timeout = self.listener.table.session_timeout
-        if len(self.refused) > MAX_REFUSED:
-            self.refused.clear()
-        before, lately = now - timeout, now - timeout / TOUCHES
-        for session in [session for session in self.sessions.values() if session.seen < before]:
-            self.end(session)
-        if lately >= self.touched:  # the plane's rows need not be newer than that
-            for session in self.sessions.values():
-                if session.seen >= self.touched:
-                    self.flows.touch(session.client[0], session.client[1], int(session.seen * 1e9))
-            self.touched = now
-        if self.homeless:
-            self.rehouse()
+AnySlot = SessionsSlot | StatelessSlot | OneWaySlot
 
 
 @attrs.define(eq=False)
@@ -313,28 +43,74 @@ class UdpListener:
     pool: Pool
     segment: Callable[[int], FlowSegment]  # the plane's rows for a slot
     hand_over: HandOver
-    polled: dict[int, Slot] = attrs.field(factory=dict)
+    tell_full: Callable[[int], None]  # that so many clients were refused for want of room, since the last time
+    polled: dict[int, AnySlot] = attrs.field(factory=dict)
+    left: list[AnySlot] = attrs.field(factory=list)  # given up, and not yet at rest
+    refused: int = 0  # clients, since it was last told
+    told: float = -math.inf  # lane seconds
 
     def attach(self, slot: int, sock: socket.socket, handed: Iterable[tuple[Flow, socket.socket]] = ()) -> None:
         """Poll a slot, and go on with the sessions that its last owner `handed` over."""
-        one = Slot(self, slot, sock, self.segment(slot))
-        self.polled[slot] = one
-        one.adopt(handed)
-        one.restore()
-        one.poll()
+        self.polled[slot] = one = self._slot(slot, sock)
+        one.poll(handed)
+
+    def _slot(self, slot: int, sock: socket.socket) -> AnySlot:
+        match self.table.kind:
+            case "stateless":
+                return StatelessSlot(self, slot, sock)
+            case "one_way":
+                return OneWaySlot(self, slot, sock)
+        return SessionsSlot(self, slot, sock, self.segment(slot))
 
     def detach(self, slot: int) -> None:
         """Give a slot and its sessions up to whoever polls it next."""
         one = self.polled.pop(slot, None)
         if one is not None:
             one.leave()
+            if one.waiting():
+                self.left.append(one)
+
+    def take(self, table: ListenerTable, pool: Pool) -> None:
+        """A reload's. Slots of another kind end what they hold and begin anew."""
+        before, self.table, self.pool = self.table, table, pool
+        if before.kind != table.kind:
+            for slot, one in list(self.polled.items()):
+                sock = one.sock
+                self.detach(slot)
+                self.attach(slot, sock)
+
+    def waiting(self) -> int:
+        """Datagrams whose answers a drain must wait for: they are all that nobody takes over."""
+        return sum(one.waiting() for one in (*self.polled.values(), *self.left))
 
     def sweep(self) -> None:
-        for slot in list(self.polled.values()):
-            slot.sweep(self.lane.now)
+        now = self.lane.now
+        for slot in (*self.polled.values(), *self.left):
+            slot.sweep(now)
+        self.left = [one for one in self.left if one.waiting()]
+        if self.refused and now - self.told >= TELL_EVERY:
+            self.told = now
+            self.tell_full(self.refused)
+            self.refused = 0
+
+    def is_full(self) -> bool:
+        """Whether another client has to be refused, which is then counted."""
+        if self.cells[self.row + layout.Listener.SESSIONS] < self.table.max_sessions:
+            return False
+        self.cells[self.row + layout.Listener.REFUSED] += 1
+        self.refused += 1
+        return True
 
     def header(self, sock: socket.socket, address: Any) -> bytes:
-        """What goes in front of a session's first datagram."""
+        """What goes in front of a client's datagram, if anything does."""
         if self.table.send_proxy_protocol == "v2":
             return proxy.encode_v2(address[:2], sock.getsockname()[:2], socket.SOCK_DGRAM)
         return b""
+
+    def first_header(self, sock: socket.socket, address: Any) -> bytes:
+        """What goes in front of a session's first datagram alone."""
+        return b"" if self.table.send_proxy_protocol_every else self.header(sock, address)
+
+    def every_header(self, sock: socket.socket, address: Any) -> bytes:
+        """What goes in front of every datagram of a session."""
+        return self.header(sock, address) if self.table.send_proxy_protocol_every else b""

@@ -27,6 +27,8 @@ def misfits(listener: Any, pools: Mapping[str, PoolTable]) -> Iterator[Reason]:
         return
     if pool.balance not in BALANCES:
         yield "pool", f"the kernel can't balance by {pool.balance}; it can by {', '.join(BALANCES)}"
+    if pool.tls is not None:
+        yield "pool", "the kernel speaks no TLS to servers"
     if pool.max_queued:
         yield "pool", "nobody waits for a server in the kernel (max_queued)"
     for server in pool.servers:
