@@ -17,17 +17,17 @@ def unique_ids() -> Callable[[], str]:
     return lambda: random_bytes(16).hex()
 
 
-def announcement(version: str, connection: Connection, unique_id: str) -> bytes:
+def announcement(version: str, connection: Connection) -> bytes:
     """The header of `version`, "v1" or "v2". Version 2 tells in TLVs the server's name that TLS asked for, the protocol
     if it is known, TLS that was ended here, and an id that is this connection's alone, or was when it came through
     another proxy."""
     assert connection.local is not None
     if version == "v1":
         return proxy.encode_v1(connection.client, connection.local)
-    return proxy.encode_v2(connection.client, connection.local, tlvs=tuple(_tlvs(connection, unique_id).items()))
+    return proxy.encode_v2(connection.client, connection.local, tlvs=tuple(_tlvs(connection).items()))
 
 
-def _tlvs(connection: Connection, unique_id: str) -> dict[int, bytes]:
+def _tlvs(connection: Connection) -> dict[int, bytes]:
     passed_on = (proxy.TLV_ALPN, proxy.TLV_AUTHORITY, proxy.TLV_UNIQUE_ID)
     told = (
         {}
@@ -43,5 +43,5 @@ def _tlvs(connection: Connection, unique_id: str) -> dict[int, bytes]:
     if connection.tls is not None:
         what, value = proxy.ssl_tlv(*connection.tls)
         told[what] = value
-    told.setdefault(proxy.TLV_UNIQUE_ID, unique_id.encode())
+    told.setdefault(proxy.TLV_UNIQUE_ID, connection.unique_id.encode())
     return told

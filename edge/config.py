@@ -79,6 +79,7 @@ class ListenerTable:
     connect_timeout: Duration = Duration(5)
     retries: Annotated[int, Between(0, 10)] = 2  # other servers tried after the first
     idle_timeout: Duration = Duration(3600)  # tcp: neither side said anything
+    log_interval: Duration = Duration(60)  # tcp: between access lines of a connection that lives; 0: only at its end
     session_timeout: Duration = Duration(60)  # udp: neither side said anything
     max_connections: Annotated[int, Between(1, 1_000_000)] = 100_000  # over all workers, as those of one client
     max_connections_per_client: Annotated[int, Between(1, 1_000_000)] | None = None

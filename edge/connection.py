@@ -18,6 +18,8 @@ class Connection:
 
     stream: Any
     client: Endpoint  # who connected: by a PROXY header, else the socket's peer
+    began: float  # lane seconds
+    unique_id: str = ""  # where it is told of
     local: Endpoint | None = None  # what it connected to, where somebody is to be told
     header: ProxyHeader | None = None  # the one that was accepted
     hello: Hello | None = None  # what its TLS asked for, where that was looked at
@@ -30,10 +32,18 @@ class Connection:
     idle_timeout: float = 0.0
     bytes_in: int = 0  # from the client
     bytes_out: int = 0
+    told: float = attrs.field(
+        default=attrs.Factory(lambda self: self.began, takes_self=True)
+    )  # when a line was written
 
     def silent(self, session: Session) -> float:
         """Seconds since a byte moved: the relay puts the deadline off at each."""
         return session.scheduler.now - (session.deadline - self.idle_timeout)
 
-    def __str__(self) -> str:
-        return f"{self.client[0]}:{self.client[1]} on {self.server.name if self.server is not None else 'no server'}"
+    def shown(self, now: float) -> str:
+        """In words, for people who ask what is going on."""
+        server = self.server.name if self.server is not None else "no server"
+        return (
+            f"{self.client[0]}:{self.client[1]} on {server} for {now - self.began:.0f}s, "
+            f"{self.bytes_in} bytes in, {self.bytes_out} out"
+        )

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from edge.announcement import announcement, unique_ids
-from edge.arrival import HandshakeFailed, Unrouted, learn
+from edge.arrival import learn
 from edge.bulk import Pipes
 from edge.connection import Connection
-from edge.limits import Crowd, TooMany
-from edge.peek.hello import PeekError
+from edge.endings import EXPECTED, NoServer, ending_of
+from edge.limits import Crowd
 from edge.plan import Plan
+from edge.record import Recorder
 from edge.relay import relay
-from supervisor.ground.lane import Lane, Listening, Overdue, Session
-from supervisor.ground.net.proxy import ProxyError
+from supervisor.ground.lane import Cancelled, Lane, Listening, Overdue, Session
 from supervisor.ground.pools import Pool, Server
 from supervisor.ground.queues import Queues
 from supervisor.plane import layout
@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 
     from supervisor.ground.net.tls import Acceptor
 
-_ACCEPTED, _ACTIVE, _REFUSED = layout.Listener.ACCEPTED, layout.Listener.ACTIVE, layout.Listener.REFUSED
-_CONNECT_FAILURES, _TIMEOUTS, _RESETS = (
-    layout.Listener.CONNECT_FAILURES,
-    layout.Listener.TIMEOUTS,
-    layout.Listener.RESETS,
-)
-_PROTOCOL_ERRORS, _HANDSHAKE_FAILURES = layout.Listener.PROTOCOL_ERRORS, layout.Listener.HANDSHAKE_FAILURES
-_BYTES_IN, _LIMITED = layout.Listener.BYTES_IN, layout.Listener.LIMITED
+_ACCEPTED, _ACTIVE, _LIMITED = layout.Listener.ACCEPTED, layout.Listener.ACTIVE, layout.Listener.LIMITED
+_CONNECT_FAILURES, _BYTES_IN = layout.Listener.CONNECT_FAILURES, layout.Listener.BYTES_IN
 
 
 @attrs.define(eq=False)
@@ -50,6 +44,7 @@ class TcpListener:
     cells: memoryview
     row: int  # of its counters in this worker's column
     crowd: Crowd
+    record: Recorder
     plan: Plan
     queues: Queues
     pipes: Pipes
@@ -101,36 +96,29 @@ class TcpListener:
         """One connection, from accept to close."""
         lane, cells, row, plan = self.lane, self.cells, self.row, self.plan
         session = lane.current
-        connection = Connection(lane.adopt(sock), address[:2])
+        connection = Connection(lane.adopt(sock), address[:2], lane.now)
+        reason = ""
+        told = True
         try:
             if plan.announces:
                 connection.local = sock.getsockname()[:2]
+            if plan.announces or self.record.access.enabled:
+                connection.unique_id = self.unique_id()
             if plan.asks:
                 await learn(plan, self._acceptor, connection, session)
-            if not await self._connect(plan, connection):
-                cells[row + _REFUSED] += 1
-                connection.stream.abort()
-                return
+            await self._connect(plan, connection)
             await self._carry(plan, connection, session)
-        except Overdue:
-            cells[row + _TIMEOUTS] += 1
-        except TooMany:
-            cells[row + _LIMITED] += 1
-            connection.stream.abort()
-        except Unrouted:
-            cells[row + _REFUSED] += 1
-            connection.stream.abort()
-        except HandshakeFailed:
-            cells[row + _HANDSHAKE_FAILURES] += 1
-        except (PeekError, ProxyError):
-            cells[row + _PROTOCOL_ERRORS] += 1
-            connection.stream.abort()
-        except OSError:
-            # A reset on one side is a reset on the other: the peer must learn that something was lost.
-            cells[row + _RESETS] += 1
-            connection.stream.abort()
-            if connection.upstream is not None:
-                connection.upstream.abort()
+        except EXPECTED as error:
+            ending = ending_of(error)
+            cells[row + ending.counter] += 1
+            reason, told = ending.reason, ending.told
+            if ending.reset:
+                connection.stream.abort()
+                if connection.upstream is not None:
+                    connection.upstream.abort()
+        except Cancelled:
+            reason = "drained"
+            raise
         finally:
             self.live.pop(session, None)
             connection.stream.close()
@@ -141,6 +129,8 @@ class TcpListener:
             if plan.limits is not None:
                 plan.limits.leave(connection.place)
             cells[row + _ACTIVE] -= 1
+            if told:
+                self.record.ended(connection, reason)
 
     async def _carry(self, plan: Plan, connection: Connection, session: Session) -> None:
         """Everything between the client and its server."""
@@ -151,7 +141,7 @@ class TcpListener:
             cells[row + _BYTES_IN] += connection.bytes_in
             cells[server.base + layout.Server.BYTES_OUT] += connection.bytes_in
         if plan.announces:
-            header = announcement(plan.table.send_proxy_protocol, connection, self.unique_id())
+            header = announcement(plan.table.send_proxy_protocol, connection)
             connection.first = header + connection.first
         connection.idle_timeout = plan.table.idle_timeout
         session.deadline = self.lane.now + connection.idle_timeout
@@ -166,8 +156,8 @@ class TcpListener:
         else:
             server.ended()
 
-    async def _connect(self, plan: Plan, connection: Connection) -> bool:
-        """Whether a server takes the connection; then it is counted as in flight there."""
+    async def _connect(self, plan: Plan, connection: Connection) -> None:
+        """Find a server that takes the connection; it is counted as in flight there. Raises NoServer."""
         lane, table, pool = self.lane, plan.table, plan.pools[connection.route]
         session, key = lane.current, connection.client[0]
         tried: tuple[Server, ...] = ()
@@ -177,7 +167,7 @@ class TcpListener:
             else:
                 server = pool.take(key, tried)
             if server is None:
-                return False
+                break
             session.expire_in(table.connect_timeout)
             try:
                 upstream = await lane.connect(server.family, server.sockaddr)
@@ -192,5 +182,5 @@ class TcpListener:
                 raise
             server.succeeded()
             connection.server, connection.upstream = server, upstream
-            return True
-        return False
+            return
+        raise NoServer

@@ -18,6 +18,7 @@ from edge.kernel import service
 from edge.limits import ClientLimits, Crowd, client_limits
 from edge.plan import Plan
 from edge.sessions import SessionsSlot
+from edge.record import Recorder
 from edge.tcp import TcpListener
 from edge.udp import UdpListener
 from supervisor.ground import pools
@@ -107,7 +108,8 @@ class EdgeRuntime:
                 return worker.base_context(name, plan.alpn(made.table))
 
             crowd = Crowd(plane, row, worker.column)
-            return TcpListener(name, lane, plane.cells, cells, crowd, made, worker.queues, self._pipes, base)
+            record = Recorder(name, worker.access, lane)
+            return TcpListener(name, lane, plane.cells, cells, crowd, record, made, worker.queues, self._pipes, base)
 
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)
@@ -162,6 +164,8 @@ class EdgeRuntime:
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 listener.sweep()
+            else:
+                listener.record.go_on(listener.live.values(), listener.plan.table.log_interval)
 
 
 def _table(config: Config) -> EdgeTable:

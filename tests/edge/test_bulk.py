@@ -35,7 +35,7 @@ class Carried:
         self.rounds()
 
     async def _serve(self, client: socket.socket, server: socket.socket, idle: float) -> None:
-        connection = Connection(self.lane.adopt(client), ("192.0.2.1", 1))
+        connection = Connection(self.lane.adopt(client), ("192.0.2.1", 1), self.lane.now)
         connection.upstream, connection.idle_timeout = self.lane.adopt(server), idle
         self.connection = connection
         try:

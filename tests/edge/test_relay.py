@@ -36,7 +36,7 @@ class Between:
         client.attach()
         server.attach()
         session.deadline = self.lane.now + IDLE
-        connection = Connection(client, ("192.0.2.1", 1234), first=first, upstream=server, idle_timeout=IDLE)
+        connection = Connection(client, ("192.0.2.1", 1234), 0.0, first=first, upstream=server, idle_timeout=IDLE)
         try:
             await relay(session, connection, self.cells, AT, TO)
         except (OSError, Overdue) as error:
