@@ -25,7 +25,7 @@ from supervisor.ground.config import (
 
 _SERVER_NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._\-]*[a-z0-9_])?").fullmatch
 
-_NOT_PLAIN = "the edge passes bytes as they are: a pool with tls or protocol is for the gateway"
+_NOT_HTTP = "the edge passes bytes as they are: a pool with protocol is for the gateway"
 
 
 @attrs.frozen(kw_only=True)
@@ -40,8 +40,8 @@ class RouteTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
-        elif not config.pools[self.pool].speaks_plainly:
-            yield Problem(("pool",), _NOT_PLAIN)
+        elif config.pools[self.pool].protocol != "auto":
+            yield Problem(("pool",), _NOT_HTTP)
         if self.sni is not None and not _SERVER_NAME(self.sni):
             yield Problem(("sni",), 'a name in lower case such as "db.example.com" or "*.example.com"')
         if self.alpn is not None and not 0 < len(self.alpn.encode()) < 256:
@@ -99,8 +99,10 @@ class ListenerTable:
             yield Problem(("persist" if self.persist else "masquerade",), 'needs datapath = "kernel" or "auto"')
         if self.pool is not None and self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
-        elif self.pool is not None and not config.pools[self.pool].speaks_plainly:
-            yield Problem(("pool",), _NOT_PLAIN)
+        elif self.pool is not None and config.pools[self.pool].protocol != "auto":
+            yield Problem(("pool",), _NOT_HTTP)
+        elif self.pool is not None and self.protocol == "udp" and config.pools[self.pool].tls is not None:
+            yield Problem(("pool",), "datagrams are not encrypted here: a pool with tls is for streams")
         if (self.pool is None) is not bool(self.routes):
             yield Problem((), "exactly one of pool and routes is needed")
         if self.protocol == "udp":

@@ -13,18 +13,22 @@ import attrs
 from edge.config import ListenerTable
 from edge.limits import ClientLimits
 from edge.peek.sieve import Sieve
+from supervisor.ground.config import PoolTable
 from supervisor.ground.pools import Pool
 
 if TYPE_CHECKING:
     from supervisor.ground.net.tls import Certificates
+    from supervisor.ground.net.tls_client import Connector
 
 
 @attrs.frozen(eq=False)
 class Plan:
-    """One listener, of whatever protocol. `pools` is that of each route in their order, or the one for all."""
+    """One listener, of whatever protocol. `pools` is that of each route in their order, or the one for all; so are
+    `connectors`, which begin TLS with a pool's servers, None where there is none."""
 
     table: ListenerTable
     pools: tuple[Pool, ...]
+    connectors: tuple[Connector | None, ...]
     limits: ClientLimits | None  # None: no client is counted
     certificates: Certificates | None  # None: TLS is not ended here
     sieve: Sieve | None  # None: nothing is looked at
@@ -32,19 +36,31 @@ class Plan:
     asks: bool  # something must be learnt from a client before a server is picked for it
 
 
-def make(table: ListenerTable, pools: Mapping[str, Pool], limits: ClientLimits | None) -> Plan:
-    """Raises ValueError for what can't be used."""
+def make(
+    table: ListenerTable, tables: Mapping[str, PoolTable], pools: Mapping[str, Pool], limits: ClientLimits | None
+) -> Plan:
+    """`tables` are those that the pools are to have. Raises ValueError for what can't be used."""
     sieve = Sieve(table.routes) if table.routes else None
     names = [route.pool for route in table.routes] if table.pool is None else [table.pool]
     return Plan(
         table=table,
         pools=tuple(pools[name] for name in names),
+        connectors=tuple(_connector(tables[name]) for name in names),
         limits=limits,
         certificates=certificates(table),
         sieve=sieve,
         announces=table.send_proxy_protocol != "off",
         asks=any((sieve, limits, table.accept_proxy_protocol, table.tls)),
     )
+
+
+def _connector(table: PoolTable) -> Connector | None:
+    if table.tls is None:
+        return None
+    # Imported here: OpenSSL is loaded only where TLS is asked for.
+    from supervisor.ground.net.tls_client import connector
+
+    return connector(table.tls)
 
 
 def alpn(table: ListenerTable) -> tuple[bytes, ...]:

@@ -21,7 +21,7 @@ from edge.limits import Crowd
 from edge.plan import Plan
 from edge.record import Recorder
 from edge.relay import relay
-from supervisor.ground.lane import Cancelled, Lane, Listening, Overdue, Session
+from supervisor.ground.lane import Cancelled, Conn, Lane, Listening, Overdue, Session
 from supervisor.ground.pools import Pool, Server
 from supervisor.ground.queues import Queues
 from supervisor.plane import layout
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from supervisor.ground.net.tls import Acceptor
+    from supervisor.ground.net.tlsconn import TlsConn
 
 _ACCEPTED, _ACTIVE, _LIMITED = layout.Listener.ACCEPTED, layout.Listener.ACTIVE, layout.Listener.LIMITED
 _CONNECT_FAILURES, _BYTES_IN = layout.Listener.CONNECT_FAILURES, layout.Listener.BYTES_IN
@@ -140,13 +141,13 @@ class TcpListener:
             connection.bytes_in = len(connection.first)
             cells[row + _BYTES_IN] += connection.bytes_in
             cells[server.base + layout.Server.BYTES_OUT] += connection.bytes_in
-        if plan.announces:
-            header = announcement(plan.table.send_proxy_protocol, connection)
-            connection.first = header + connection.first
+        plain = plan.connectors[connection.route] is None
+        if plan.announces and plain:
+            connection.first = announcement(plan.table.send_proxy_protocol, connection) + connection.first
         connection.idle_timeout = plan.table.idle_timeout
         session.deadline = self.lane.now + connection.idle_timeout
         self.live[session] = connection
-        pipes = self.pipes if connection.tls is None else None
+        pipes = self.pipes if plain and connection.tls is None else None
         await relay(session, connection, cells, row, server.base, pipes)
 
     def _ended(self, pool: Pool, server: Server) -> None:
@@ -155,6 +156,24 @@ class TcpListener:
             self.queues.of(pool).ended(server)
         else:
             server.ended()
+
+    async def _secure(self, plan: Plan, connection: Connection, upstream: Conn, server: Server) -> TlsConn:
+        """Begin TLS with the server. A PROXY header stands before it, as HAProxy has it. Raises OSError."""
+        connector = plan.connectors[connection.route]
+        assert connector is not None
+        try:
+            if plan.announces:
+                await upstream.send(announcement(plan.table.send_proxy_protocol, connection))
+            tls = connector.wrap(upstream, server.sockaddr[0])
+        except BaseException:
+            upstream.close()
+            raise
+        try:
+            await tls.handshake()
+        except BaseException:
+            tls.close()
+            raise
+        return tls
 
     async def _connect(self, plan: Plan, connection: Connection) -> None:
         """Find a server that takes the connection; it is counted as in flight there. Raises NoServer."""
@@ -171,6 +190,8 @@ class TcpListener:
             session.expire_in(table.connect_timeout)
             try:
                 upstream = await lane.connect(server.family, server.sockaddr)
+                if plan.connectors[connection.route] is not None:
+                    upstream = await self._secure(plan, connection, upstream, server)
             except (OSError, Overdue):
                 self._ended(pool, server)
                 server.failed(lane.now_ns)

@@ -75,8 +75,11 @@ class EdgeRuntime:
         """Raises ValueError with what can't be had."""
         plans = self._worker.pools.prepare(config)
         listeners = _table(config).listeners.items()
-        pools = self._worker.pools
-        return Prepared({name: plan.make(table, pools, self._limits(name, table)) for name, table in listeners}, plans)
+        made = {
+            name: plan.make(table, config.pools, self._worker.pools, self._limits(name, table))
+            for name, table in listeners
+        }
+        return Prepared(made, plans)
 
     def commit(self, prepared: Prepared) -> None:
         self._worker.pools.commit(prepared.pools)

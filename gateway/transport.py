@@ -56,13 +56,6 @@ def transport(table: PoolTable) -> Transport:
     if tls is None:
         return Transport(table, None, None)
     # Imported here: OpenSSL is loaded only where TLS is asked for.
-    from supervisor.ground.net.keypairs import KeyPair
-    from supervisor.ground.net.tls_client import Connector
+    from supervisor.ground.net.tls_client import connector
 
-    pair = KeyPair(tls.cert.data, tls.key.data) if tls.cert is not None and tls.key is not None else None
-    authorities = None if tls.ca is None else tls.ca.data
-
-    def connector(*alpn: bytes) -> Connector:
-        return Connector(authorities, tls.sni, pair, alpn, verify=tls.verify)
-
-    return Transport(table, connector(*_OFFERED[table.protocol]), connector(HTTP1))
+    return Transport(table, connector(tls, *_OFFERED[table.protocol]), connector(tls, HTTP1))

@@ -20,6 +20,7 @@ from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, read_until, trusting
 from tests.system.support.daemon import Daemon
 from tests.system.support.edges import mariadb, needed, nginx, redis, said, ssh
+from tests.system.support.poll import until
 
 CONFIGURATION = """
 [supervisor]
@@ -38,6 +39,12 @@ servers = ["127.0.0.1:{redis}"]
 servers = ["127.0.0.1:{mariadb}"]
 [pools.web]
 servers = ["127.0.0.1:{web}"]
+[pools.proven]
+servers = ["127.0.0.1:{proven}"]
+tls = {{ sni = "localhost", ca = "cert-authority.pem" }}
+[pools.unproven]
+servers = ["127.0.0.1:{proven}"]
+tls = {{ sni = "other.example", ca = "cert-authority.pem" }}
 [pools.told]
 servers = ["{told}"]
 [pools.echo]
@@ -60,13 +67,22 @@ pool = "told"
 send_proxy_protocol = "v2"
 tls = {{ certificates = [{{ cert = "cert.pem", key = "cert-key.pem" }}], alpn = ["mqtt", "amqp"] }}
 
+[edge.listeners.encrypting]
+bind = "127.0.0.1:{encrypting}"
+pool = "proven"
+send_proxy_protocol = "v2"
+
+[edge.listeners.refusing]
+bind = "127.0.0.1:{refusing}"
+pool = "unproven"
+
 [edge.listeners.named]
 bind = "127.0.0.1:{named}"
 accept_proxy_protocol = ["127.0.0.2"]
 routes = [{{ sni = "localhost", pool = "echo" }}]
 tls = {{ certificates = [{{ cert = "cert.pem", key = "cert-key.pem" }}] }}
 """
-NAMES = ("shared", "ended", "named", "ssh", "redis", "mariadb", "web")
+NAMES = ("shared", "ended", "named", "encrypting", "refusing", "ssh", "redis", "mariadb", "web", "proven")
 
 
 @attrs.frozen
@@ -108,9 +124,9 @@ def test_psql_asks_and_its_cancel_arrives(stage: Stage) -> None:
     dsn = f"host=127.0.0.1 port={stage.ports['shared']} user=app dbname=app password={PASSWORD} sslmode=prefer"
     assert said("psql", dsn, "-AtXc", "SELECT 6 * 7").strip() == "42"
     slow = subprocess.Popen(["psql", dsn, "-AtXc", "SELECT pg_sleep(30)"], stderr=subprocess.PIPE)
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)' AND state = 'active'"
     try:
-        with pytest.raises(subprocess.TimeoutExpired):
-            slow.wait(0.5)
+        until(lambda: said("psql", dsn, "-AtXc", sleeping).strip() == "1", "the query to run")
         slow.send_signal(2)  # psql sends a CancelRequest on a connection of its own
         _, errors = slow.communicate(timeout=10)
         assert b"canceling statement" in errors
@@ -184,6 +200,30 @@ def test_a_header_comes_before_tls(stage: Stage) -> None:
         with stage.tls.wrap_socket(sock, server_hostname="localhost") as client:
             client.sendall(b"hello")
             assert client.recv(100) == b"hello"
+
+
+def test_tls_is_begun_with_servers_that_prove_their_name(stage: Stage) -> None:
+    port = stage.ports["proven"]
+    configuration = f"""http {{ access_log off; server {{ listen 127.0.0.1:{port} ssl proxy_protocol;
+        ssl_certificate {stage.folder}/cert.pem; ssl_certificate_key {stage.folder}/cert-key.pem;
+        return 200 "$ssl_server_name for $proxy_protocol_addr"; }} }}"""
+    with nginx(port, stage.folder, configuration):
+        answer = said("curl", "-sS", f"http://{stage.address('encrypting')}/")
+        assert answer == "localhost for 127.0.0.1"
+        assert "curl: (56)" in said("curl", "-sS", f"http://{stage.address('refusing')}/")  # reset
+    assert stage.daemon.metric("portway_listener_connect_failures_total", listener="refusing") >= 1
+
+
+def test_each_connection_is_in_the_access_log(stage: Stage) -> None:
+    def lines() -> list[dict[str, object]]:
+        return [json.loads(line) for line in (stage.folder / "access.log").read_text().splitlines()]
+
+    with connect(stage.address("named")) as sock, stage.tls.wrap_socket(sock, server_hostname="localhost") as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        own = client.getsockname()[1]
+    (line,) = until(lambda: [line for line in lines() if line["port"] == own], "the line of a connection")
+    assert (line["listener"], line["sni"], line["bytes_in"], line["bytes_out"]) == ("named", "localhost", 5, 5)
 
 
 def test_who_speaks_no_tls_is_closed_and_counted(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from OpenSSL import SSL
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _openssl
 
+from supervisor.ground.config import PoolTlsTable
 from supervisor.ground.lane.conn import Conn
 from supervisor.ground.net.keypairs import KeyPair
 from supervisor.ground.net.tls import CIPHERS, install, trust
@@ -63,6 +64,13 @@ class Connector:
             _expect(ssl, name, ip)
         ssl.set_connect_state()
         return TlsConn(conn, ssl)
+
+
+def connector(table: PoolTlsTable, *alpn: bytes) -> Connector:
+    """What a pool's table asks for. Raises ValueError for what OpenSSL doesn't take."""
+    pair = KeyPair(table.cert.data, table.key.data) if table.cert is not None and table.key is not None else None
+    authorities = None if table.ca is None else table.ca.data
+    return Connector(authorities, table.sni, pair, alpn, verify=table.verify)
 
 
 def _is_address(name: str) -> bool:
