@@ -148,7 +148,12 @@ class EdgeRuntime:
         udp = [listener for listener in self._listeners.values() if isinstance(listener, UdpListener)]
         unanswered = [f"udp {one.name}: {one.waiting()} without an answer" for one in udp if one.waiting()]
         listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]
-        held = [f"tcp {listener.name} {connection}" for listener in listeners for connection in listener.live.values()]
+        now = self._worker.lane.now
+        held = [
+            f"tcp {listener.name} {connection.shown(now)}"
+            for listener in listeners
+            for connection in listener.live.values()
+        ]
         held += [f"tcp {listener.name} connecting" for listener in listeners for _ in range(listener.opening())]
         return held + unanswered
 

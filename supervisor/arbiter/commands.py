@@ -35,13 +35,18 @@ class Commands:
         return {"status": self.status, "reload": self.reload, "upgrade": self.upgrade, "drain": self.drain}
 
     def status(self, request: Mapping[str, Any], reply: Reply) -> None:
-        """The status document, and what holds up those who drain."""
+        """The status document, and what holds up those who drain; or, with a `tier`, all that its processes carry."""
+        tier, tiers = request.get("tier"), self.reloading.config.tiers
+        if tier is not None and tier not in tiers:
+            reply(refusal(unknown_name("tier", str(tier), tiers)))
+            return
 
-        def told(holding: Sequence[Mapping[str, Any]]) -> None:
+        def told(answers: Sequence[Mapping[str, Any]]) -> None:
             document = status.document(self.reloading.config, self.plane)
-            reply({"ok": True, "status": {**document, "holding": holding}})
+            part = "holding" if tier is None else "flows"
+            reply({"ok": True, "status": {**document, part: answers}})
 
-        self.holdings.ask(told)
+        self.holdings.ask(told, tier)
 
     def reload(self, request: Mapping[str, Any], reply: Reply) -> None:
         """The reply comes when every process has taken the file, or one has refused."""

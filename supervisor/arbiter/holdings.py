@@ -45,17 +45,21 @@ class Holdings:
     _questions: dict[int, Question] = attrs.field(factory=dict, init=False)
     _last: int = attrs.field(default=0, init=False)
 
-    def ask(self, told: Told) -> None:
-        """`told` gets, for each process that drains: `process`, `pid`, `left` (how many), `holding` (some of them)."""
-        draining = [child for child in self.crew.children.values() if self._drains(child)]
-        if not draining:
+    def ask(self, told: Told, tier: str | None = None) -> None:
+        """`told` gets, for each process that drains: `process`, `pid`, `left` (how many), `holding` (some of them).
+        With a `tier`, for each of its processes: what it would have to wait for if it drained now."""
+        if tier is None:
+            asked = [child for child in self.crew.children.values() if self._drains(child)]
+        else:
+            asked = [child for child in self.crew.of(tier) if child.ready]
+        if not asked:
             told([])
             return
         self._last += 1
         number = self._last
         timer = self.loop.after(PATIENCE, lambda: self._end(number))
-        self._questions[number] = Question({child.pid for child in draining}, told, timer)
-        for child in draining:
+        self._questions[number] = Question({child.pid for child in asked}, told, timer)
+        for child in asked:
             self.crew.tell(child, WhatHolds(number))
 
     def share(self) -> None:

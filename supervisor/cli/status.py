@@ -1,4 +1,4 @@
-"""`portway status CONFIG [--json]`: what the running daemon does, as tables for people or as JSON for programs.
+"""`portway status [TIER] CONFIG [--json]`: what the running daemon does, as tables for people or as JSON for programs.
 
 The tables lose their lines and colours when stdout is no terminal: then every row is one line of aligned columns.
 """
@@ -26,13 +26,16 @@ WIDE = 500  # columns where nobody's terminal sets a width: a cut address helps 
 _COLOURS = {"ready": "green", "up": "green", "down": "red", "ejected": "red", "gone": "red"}
 _OTHER_COLOUR = "yellow"  # starting, draining, maintenance
 
+_OWNERS = {"routes": "gateway", "limits": "gateway", "lease_pools": "pooler"}  # parts that are one tier's alone
+
 Row = Sequence[object]
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0, 1 without a daemon, 2 for a file that can't be read."""
     try:
-        answer = ask_daemon(options.config, {"command": "status"})
+        request = {"command": "status"} if options.tier is None else {"command": "status", "tier": options.tier}
+        answer = ask_daemon(options.config, request)
     except ConfigError as error:
         complain(error)
         return USAGE
@@ -44,12 +47,25 @@ def run(options: argparse.Namespace) -> int:
         for reason in errors_of(answer):
             complain(reason)
         return FAILED
+    if options.tier is not None:
+        status = part_of(status, options.tier)
     if options.json:
         print(json.dumps(status, indent=2))
     else:
         terminal = sys.stdout.isatty()
         show(status, Console(file=sys.stdout, width=None if terminal else WIDE, soft_wrap=not terminal))
     return DONE
+
+
+def part_of(status: dict[str, Any], tier: str) -> dict[str, Any]:
+    """What concerns one tier. Pools stay whole: every tier may use them."""
+    own = {
+        "processes": [process for process in status["processes"] if process["tier"] == tier],
+        "tiers": [one for one in status["tiers"] if one["name"] == tier],
+        "listeners": [listener for listener in status["listeners"] if listener["tier"] == tier],
+    }
+    elsewhere: dict[str, Any] = {key: [] for key, owner in _OWNERS.items() if owner != tier}
+    return {**status, **own, **elsewhere}
 
 
 def show(status: dict[str, Any], console: Console) -> None:
@@ -89,6 +105,11 @@ def _sections(status: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], Iter
         "holding up a drain",
         ("process", "what"),
         ((answer["process"], line) for answer in status.get("holding", ()) for line in _held(answer)),
+    )
+    yield (
+        "at work",
+        ("process", "what"),
+        ((answer["process"], line) for answer in status.get("flows", ()) for line in _held(answer)),
     )
     yield (
         "listeners",

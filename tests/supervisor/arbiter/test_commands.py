@@ -29,8 +29,8 @@ class FakeReloading:
 
 
 class FakeHoldings:
-    def ask(self, told: Any) -> None:
-        told([])
+    def ask(self, told: Any, tier: str | None = None) -> None:
+        told([] if tier is None else [{"process": f"{tier} 1/1", "left": 0, "holding": []}])
 
 
 @pytest.fixture
@@ -105,3 +105,13 @@ def test_a_reload_answers_when_it_has_ended(commands: Commands) -> None:
 
 def test_an_upgrade_is_asked_for_with_the_reply(commands: Commands) -> None:
     assert ask(commands, "upgrade") == {"ok": True, "upgraded": True}
+
+
+def test_the_status_of_a_tier_has_what_it_carries(commands: Commands) -> None:
+    commands.reloading.config = attrs.evolve(CONFIG, tiers={"edge": None})  # type: ignore[misc]
+    answer = ask(commands, "status", tier="edge")
+    assert answer["status"]["flows"][0]["process"] == "edge 1/1"
+    assert "holding" not in answer["status"]
+    refused = ask(commands, "status", tier="egde")
+    assert not refused["ok"]
+    assert 'did you mean "edge"' in refused["errors"][0]

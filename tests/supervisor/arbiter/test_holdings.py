@@ -152,3 +152,13 @@ def test_an_admin_that_hears_nothing_now_or_is_gone_is_told_nothing(scene: Scene
     del scene.crew.children[3]
     scene.answer(1, 1, "a")
     assert scene.crew.held == []
+
+
+def test_a_tier_is_asked_whether_or_not_it_drains(scene: Scene) -> None:
+    scene.drain(2)
+    scene.crew.children[3].role = "other"
+    scene.holdings.ask(scene.told.append, "web")
+    assert [pid for pid, _ in scene.crew.asked] == [1, 2]
+    scene.answer(1, 1, "tcp a")
+    scene.answer(2, 1)
+    assert [answer["left"] for answer in scene.told[0]] == [1, 0]

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from supervisor.__main__ import main
-from supervisor.cli.status import _bytes, _span, show
+from supervisor.cli.status import _bytes, _span, part_of, show
 from supervisor.cli.tables import TABLES
 from supervisor.ground import status
 from supervisor.ground.config import load_bytes
@@ -114,3 +114,13 @@ def test_amounts_are_for_people(count: int, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (200_000, "2d")])
 def test_spans_are_for_people(seconds: float, text: str) -> None:
     assert _span(seconds) == text
+
+
+def test_a_tiers_part_has_its_connections_and_nothing_of_the_others(document: dict[str, Any]) -> None:
+    document["flows"] = [{"process": "edge 1/1", "left": 3, "holding": ["tcp web 192.0.2.1:5 on p/127.0.0.1:1"]}]
+    lines = shown(part_of(document, "edge"))
+    assert "edge 1/1 tcp web 192.0.2.1:5 on p/127.0.0.1:1" in lines
+    assert "edge 1/1 … and 2 more" in lines
+    assert "edge 1 100 starting 0 0.0s" in lines
+    assert not {"routes", "limits", "database pools"} & {*lines}
+    assert not [line for line in shown(part_of(document, "pooler")) if line.startswith("edge/web")]
