@@ -17,8 +17,8 @@ from edge.handover import Handed, Handover
 from edge.kernel import service
 from edge.limits import ClientLimits, Crowd, client_limits
 from edge.plan import Plan
-from edge.sessions import SessionsSlot
 from edge.record import Recorder
+from edge.sessions import SessionsSlot
 from edge.tcp import TcpListener
 from edge.udp import UdpListener
 from supervisor.ground import pools
