@@ -195,7 +195,7 @@ async def _greet(runtime: PoolerRuntime, client: Client, pool: ServerPool, wante
     settings = startup.admit(wanted.settings, reported, runtime.ignored)
     client.base = intern(settings)
     client.settings = changed(settable(reported), settings)
-    client.pool = pool
+    client.pool = client.home = pool
     client.key, secret = runtime.keys.give(client, long=wanted.spoken >= PROTOCOL_3_2)
     pool.clients.add(client)
     said = greeting({name: client.settings.get(name, value) for name, value in reported.items()}) + backend_key_data(

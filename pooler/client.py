@@ -46,7 +46,11 @@ class Client:
     secured: TlsConn | None = None  # `conn`, once it is encrypted
     user: str = ""
     database: str = ""
-    pool: ServerPool | None = None  # once it is logged in
+    pool: ServerPool | None = None  # once it is logged in; that of its transaction, where these are routed
+    home: ServerPool | None = None  # of its database and user
+    wrote: bool = False  # its last transaction went to the primary, where transactions are routed
+    written_ns: int = 0  # monotonic: later than its last transaction there; 0: it has made none
+    needs: int = 0  # how far a replica must be to show that; 0: not known yet
     server: ServerConnection | None = None  # that it holds, or has just been given
     settings: Values = EMPTY  # what it believes to be set
     base: Values = EMPTY  # what it asked for at startup: RESET brings it back

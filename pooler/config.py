@@ -28,6 +28,7 @@ from supervisor.ground.config import (
 from supervisor.plane.layout import TABLES, Kind
 
 MAX_POOLS = TABLES[Kind.LEASEPOOL].rows
+REPLICAS = "@replicas"  # behind a database's name: the pool of its replicas, in the plane, the console and metrics
 MAX_USER_PROBLEMS = 10  # of one file; a file in another format is wrong in every line
 
 
@@ -80,6 +81,10 @@ class DatabaseTable:
     """[pooler.databases.NAME]: where a database that clients name really is."""
 
     primary: str
+    replicas: str | None = None  # the pool whose servers may answer what only reads
+    reads: Literal["off", "read_only_transactions", "auto"] = "off"
+    max_replica_lag: Duration = Duration(10)  # a replica further behind is not asked; 0: no limit
+    target_session_attrs: Literal["any", "primary", "standby"] | None = None  # which servers of `primary`; libpq's word
     database: str | None = None  # its name there, if another
     pool_mode: Literal["session", "transaction", "statement"] = "transaction"
     pool_size: Annotated[int, Between(1, 10_000)] = 20  # server connections per user, over all workers
@@ -100,8 +105,27 @@ class DatabaseTable:
             yield Problem(("primary",), unknown_name("pool", self.primary, config.pools))
         elif not config.pools[self.primary].speaks_plainly:
             yield Problem(("primary",), "a pool with tls or protocol is for the gateway")
+        if self.replicas is not None and self.replicas not in config.pools:
+            yield Problem(("replicas",), unknown_name("pool", self.replicas, config.pools))
+        if self.reads != "off":
+            yield from self._routing_problems(config)
         if self.password is not None and self.user is None:
             yield Problem(("password",), "belongs to a user; name it beside")
+
+    @property
+    def role(self) -> str:
+        """Which servers of `primary` it takes."""
+        return self.target_session_attrs or ("any" if self.replicas is None else "primary")
+
+    def _routing_problems(self, config: Any) -> Iterable[Problem]:
+        if self.replicas is None:
+            yield Problem(("reads",), "there are no replicas to read from")
+        if self.pool_mode == "session":
+            yield Problem(("reads",), "a session keeps its server; transactions can be routed in transaction mode")
+        for key in ("primary", "replicas"):
+            pool = config.pools.get(getattr(self, key))
+            if pool is not None and (pool.health is None or pool.health.type != "postgres"):
+                yield Problem((key,), "nobody asks its servers what they are: the pool needs health of type postgres")
 
 
 @attrs.frozen(kw_only=True)
@@ -207,7 +231,8 @@ def pool_names(table: PoolerTable) -> list[str]:
     """The pools that these databases and users make: "database/user", as the plane's rows are called."""
     everybody = list(users_of(table).by_name)
     return [
-        f"{name}/{user}"
+        f"{name}{suffix}/{user}"
         for name, database in table.databases.items()
+        for suffix in (("", REPLICAS) if database.reads != "off" else ("",))
         for user in (everybody if database.user is None else [database.user])
     ]

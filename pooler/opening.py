@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler import limits, standing
+from pooler import limits, roles, standing
 from pooler.errors import CANNOT_CONNECT, INVALID_PASSWORD, PeerError, ServerError
 from pooler.server import ServerConnection, log_in
 from supervisor.plane import layout
@@ -25,7 +25,10 @@ LOGINS_AT_ONCE = 4  # of one pool in one worker: PostgreSQL forks for each, and 
 
 def failing(pool: ServerPool) -> bool:
     """Whether the server refuses us, and there is no connection that a client could wait for."""
-    return pool.failure is not None and pool.lane.now < pool.failed_until and not pool.leases.open(pool.row)
+    failure = pool.failure
+    if failure is None or pool.lane.now >= pool.failed_until or pool.leases.open(pool.row):
+        return False
+    return not roles.another_may_come(pool, failure)
 
 
 def launch(pool: ServerPool) -> None:
@@ -35,7 +38,8 @@ def launch(pool: ServerPool) -> None:
 
 def keep_open(pool: ServerPool) -> None:
     """Nobody waits: open one if there are fewer than there should always be."""
-    if not pool.leaving and not pool.launching and pool.leases.open(pool.row) < pool.settings.min_size:
+    wanted = max(pool.settings.min_size, pool.failure is not None)
+    if not pool.leaving and not pool.launching and pool.leases.open(pool.row) < wanted:
         _launch(pool, 1)
 
 
@@ -46,7 +50,7 @@ def _launch(pool: ServerPool, wanted: int) -> None:
     while (
         pool.launching < at_once and limits.room(pool) and (pool.failure is None or pool.lane.now >= pool.failed_until)
     ):
-        server = pool.group.pick()
+        server = roles.pick(pool)
         if server is None:
             _failed(pool, ServerError(f"no server of pool {pool.group.name} is up", CANNOT_CONNECT))
             return
@@ -68,7 +72,13 @@ def _launch(pool: ServerPool, wanted: int) -> None:
 async def _open(pool: ServerPool, server: Server, lease: int) -> None:
     opened: ServerConnection | None = None
     try:
-        opened = await log_in(pool.lane, server, lease, pool.settings)
+        connection = await log_in(pool.lane, server, lease, pool.settings)
+        try:
+            roles.check(pool, server, connection.reported)
+        except ServerError:
+            await connection.close(pool.lane)
+            raise
+        opened = connection
         pool.leases.bind(lease, opened.pid, opened.secret)
     except ServerError as error:
         if error.sqlstate == CANNOT_CONNECT:
@@ -95,7 +105,7 @@ def _failed(pool: ServerPool, error: ServerError) -> None:
     pool.cells[pool.base + LeasePool.ERRORS] += 1
     pool.failure = error
     pool.failed_until = pool.lane.now + pool.settings.server_login_retry
-    if pool.leases.open(pool.row) <= pool.launching:
+    if pool.leases.open(pool.row) <= pool.launching and not roles.another_may_come(pool, error):
         pool.refuse_waiting(told(pool, error))
 
 

@@ -58,6 +58,8 @@ class ServerPool:
     cells: memoryview[int] = attrs.field(init=False, repr=False)
     base: int = attrs.field(init=False)  # its counters in this column
     state: int = attrs.field(init=False)  # its shared fields
+    readers: ServerPool | None = None  # the same database and user on replicas, where transactions are routed
+    origin: ServerPool | None = None  # whose readers these are
     idle: list[ServerConnection] = attrs.field(factory=list)  # the last used last
     servers: set[ServerConnection] = attrs.field(factory=set)  # all that are logged in
     waiters: deque[Client] = attrs.field(factory=deque)

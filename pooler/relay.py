@@ -14,6 +14,7 @@ from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft,
 from pooler.messages import FLUSH, HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, Refusal
+from pooler.routing import route
 from pooler.settling import settle
 from pooler.states import IDLE, MAX_MESSAGE, TERMINATE
 from supervisor.ground.lane import Overdue, park
@@ -42,6 +43,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
     lane, session, conn = pool.lane, client.session, client.conn
     cells, idle, idle_cell = pool.cells, pool.idle, pool.base + LeasePool.IDLE
     receive, send = conn.recv_nowait, conn.send_nowait
+    home, routed = pool, pool.readers is not None
     conn.waiter = session
     rest = b""  # of the last answers, what the client has not taken yet
     answer: bytes | None = None
@@ -86,6 +88,9 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
 
         unsent = b""  # noted as sent, not taken by the server yet
         noticed = False  # `data` begins with what may matter beyond its transaction
+        if routed:
+            client.pool = pool = route(client, home, data)
+            idle, idle_cell = pool.idle, pool.base + LeasePool.IDLE
 
         # A server for it. What waiting costs when it is short is all here; what it does when it is not, in the pool.
         if idle:

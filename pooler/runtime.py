@@ -16,7 +16,7 @@ from pooler import handover, limits, orphans
 from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
-from pooler.config import PoolerTable, read_rules, users_of
+from pooler.config import REPLICAS, PoolerTable, read_rules, users_of
 from pooler.console.averages import PERIOD, Averages
 from pooler.console.reloads import Reloads
 from pooler.console.survey import Survey
@@ -139,8 +139,8 @@ class PoolerRuntime:
         """It is gone."""
         self.clients.discard(client)
         self.cells[client.counters + Counter.ACTIVE] -= 1
-        if client.pool is not None:
-            client.pool.clients.discard(client)
+        if client.home is not None:
+            client.home.clients.discard(client)
             self.keys.take_back(client.key)
 
     def full(self, client: Client) -> bool:
@@ -171,7 +171,15 @@ class PoolerRuntime:
             if self.leaving:
                 pool.abandon()
             self.pools[name] = pool
+            self._give_readers(pool)
         return pool
+
+    def _give_readers(self, pool: ServerPool) -> None:
+        """The pool of replicas beside it, if its database has one."""
+        if not pool.database.endswith(REPLICAS):
+            pool.readers = self.pool(pool.database + REPLICAS, pool.user)
+            if pool.readers is not None:
+                pool.readers.origin = pool
 
     def _open_early(self) -> None:
         """Pools that are to have connections before anybody has come: those whose user is known."""
@@ -266,6 +274,8 @@ class PoolerRuntime:
                 pool.abandon()
                 for client in pool.clients:
                     self.lane.wake(client.session)
+        for pool in list(self.pools.values()):
+            self._give_readers(pool)
         self._open_early()
 
     def renew(self, config: Config) -> None:

@@ -6,7 +6,8 @@ import math
 
 import attrs
 
-from pooler.config import DatabaseTable, PoolerTable, UserTable, users_of
+from pooler import roles
+from pooler.config import REPLICAS, DatabaseTable, PoolerTable, UserTable, users_of
 from pooler.encryption import Encryption, encryption
 from pooler.sql import EVERY_PIN, Pin
 from pooler.users import User
@@ -19,6 +20,9 @@ class PoolSettings:
     database: str  # its name on the server
     user: User  # who logs in there
     group: str  # the pool of servers
+    role: str  # which of them: any, primary, standby
+    max_lag: float  # of a replica
+    auto_reads: bool  # single SELECTs go to replicas, too
     mode: str  # session, transaction, statement
     size: int
     min_size: int
@@ -41,8 +45,13 @@ class PoolSettings:
 
 
 def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | None:
-    """For the database `name` and the client user `client`; None if there is no such database or user."""
+    """For the database `name` and the client user `client`; None if there is no such database or user. `name` with
+    REPLICAS behind it is the pool of a database's replicas."""
+    replicas = name.endswith(REPLICAS)
+    name = name.removesuffix(REPLICAS)
     database = table.databases.get(name)
+    if replicas and (database is None or database.replicas is None or database.reads == "off"):
+        return None
     user = None if database is None else _server_user(table, database, client)
     if database is None or user is None:
         return None
@@ -50,7 +59,10 @@ def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | 
     return PoolSettings(
         database=database.database or name,
         user=user,
-        group=database.primary,
+        group=database.replicas if replicas and database.replicas is not None else database.primary,
+        role=roles.REPLICA if replicas else database.role,
+        max_lag=database.max_replica_lag or math.inf,
+        auto_reads=database.reads == "auto",
         mode=special.pool_mode or database.pool_mode,
         size=special.pool_size or database.pool_size,
         min_size=database.min_pool_size,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler import limits, opening, recovery, standing
+from pooler import limits, opening, recovery, roles, standing
 from pooler.errors import IDLE_IN_TRANSACTION, QUERY_CANCELED, PeerError
 from pooler.states import IDLE
 from supervisor.plane.layout import LeasePool
@@ -24,13 +24,14 @@ def sweep(pool: ServerPool) -> None:
     cells, base = pool.cells, pool.base
     pool.given.clear()
     standing.look(pool)
+    roles.look(pool)
     if pool.idle:
         if pool.others:
             pool.give_idle()
         _close_idle(pool)
     if pool.waiters:
         pool.demand()
-    elif pool.settings.min_size:
+    elif pool.settings.min_size or (pool.origin is not None and pool.failure is not None):
         opening.keep_open(pool)
     _look_at_servers(pool)
     cells[base + LeasePool.IDLE] = len(pool.idle)
@@ -91,10 +92,13 @@ def _time(pool: ServerPool, server: ServerConnection) -> None:
             IDLE_IN_TRANSACTION,
             f"idle_transaction_timeout: silent in a transaction for {settings.idle_transaction_timeout:g} seconds",
         )
-    client = None if error is None else next((one for one in pool.clients if one.server is server), None)
-    if error is not None and client is not None:
-        server.still = now
-        client.session.throw(error)
+    if error is None:
+        return
+    for client in (pool.origin or pool).clients:
+        if client.server is server:
+            server.still = now
+            client.session.throw(error)
+            return
 
 
 _NEVER = float("inf")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from pooler.config import REPLICAS
 from pooler.console.grammar import Command, refusal
 from pooler.console.results import Result
 from pooler.errors import INVALID_CATALOG_NAME
@@ -71,7 +72,8 @@ def _rows(runtime: PoolerRuntime, database: str) -> list[int]:
     if database and database not in databases:
         raise refusal(INVALID_CATALOG_NAME, unknown_name("database", database, databases))
     names = runtime.worker.plane.names(Kind.LEASEPOOL)
-    return [row for name, row in names.items() if not database or name.partition("/")[0] == database]
+    meant = (database, database + REPLICAS)
+    return [row for name, row in names.items() if not database or name.partition("/")[0] in meant]
 
 
 def _set(runtime: PoolerRuntime, rows: Iterable[int], field: int, value: int) -> None:

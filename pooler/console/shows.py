@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pooler.config import UserTable, pool_names, users_of
+from pooler.config import REPLICAS, UserTable, pool_names, users_of
 from pooler.console.results import Column, Row, columns
 from pooler.settings import pool_settings
 from supervisor.ground import status
@@ -255,8 +255,8 @@ def _mem(runtime: PoolerRuntime) -> list[Row]:
 
 def _rows_of(runtime: PoolerRuntime, database: str) -> list[int]:
     """The plane's rows of the pools of a database."""
-    prefix = f"{database}/"
-    return [row for name, row in runtime.worker.plane.names(Kind.LEASEPOOL).items() if name.startswith(prefix)]
+    prefixes = (f"{database}/", f"{database}{REPLICAS}/")
+    return [row for name, row in runtime.worker.plane.names(Kind.LEASEPOOL).items() if name.startswith(prefixes)]
 
 
 def _state(runtime: PoolerRuntime, row: int) -> int:

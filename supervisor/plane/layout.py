@@ -62,12 +62,23 @@ class ServerState:
     ADDRESS_HIGH = 15  # of a server given by name: IPv6, or IPv4 mapped; both 0 while its name doesn't resolve
     ADDRESS_LOW = 16
     ADDRESS_PORT = 17
+    ROLE = 18  # the prober, of a PostgreSQL server, here and below: a value of Role
+    ROLE_ASKED = 19  # monotonic ns before it was asked
+    WAL = 20  # where it was then: what it has written, or replayed
+    LAG_MS = 21  # of a replica
+    TIMELINE = 22  # of a primary
 
 
 class Active:
     """Values of ServerState.ACTIVE."""
 
     UNKNOWN, UP, DOWN = 0, 1, 2  # UNKNOWN counts as the configured `initial`
+
+
+class Role:
+    """Values of ServerState.ROLE."""
+
+    UNKNOWN, PRIMARY, REPLICA = 0, 1, 2
 
 
 class Admin:

@@ -26,13 +26,13 @@ MAX_DATAGRAM = 65535
 CHUNK = 16 * 1024
 
 
-async def attempt(address: Bind, check: HealthTable) -> str | None:
+async def attempt(address: Bind, check: HealthTable, noted: postgres.Noted | None = None) -> str | None:
     """One check, in at most its timeout: None if it passed, else the cause."""
     try:
         with trio.fail_after(check.timeout):
             match check.type:
                 case "postgres":
-                    await postgres.check_postgres(address, check)
+                    await postgres.check_postgres(address, check, noted)
                 case "udp":
                     await check_udp(address, check)
                 case _:

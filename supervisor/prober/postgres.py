@@ -6,7 +6,8 @@ closed without a word when the check is over or its time is, as the server expec
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import psycopg
@@ -17,17 +18,21 @@ from psycopg.pq import ExecStatus
 from psycopg.waiting import Ready, Wait
 
 from supervisor.ground.config import Bind, HealthTable
+from supervisor.prober import standing
 from supervisor.prober.failure import CheckFailed
+from supervisor.prober.standing import Standing
 
 QUERY = b"SELECT 1"
 DEFAULT_USER = "postgres"
 NO_FILE = "/nonexistent/portway"  # neither a password nor a service of whoever runs the daemon may slip in
 
 R = TypeVar("R")
+Noted = Callable[[int, Standing], None]  # monotonic ns before it was asked, and what it said
 
 
-async def check_postgres(address: Bind, check: HealthTable) -> None:
-    """Raises CheckFailed, psycopg.Error; the time limit is the caller's."""
+async def check_postgres(address: Bind, check: HealthTable, noted: Noted | None = None) -> None:
+    """Raises CheckFailed, psycopg.Error; the time limit is the caller's. Whoever wants to know more is told of a server
+    that passes, unless it is none that could say it."""
     user = check.user or DEFAULT_USER
     conninfo = make_conninfo(
         hostaddr=address.host,  # not host: nothing to resolve
@@ -46,6 +51,14 @@ async def check_postgres(address: Bind, check: HealthTable) -> None:
         if not results or results[-1].status != ExecStatus.TUPLES_OK:
             message = results[-1].get_error_message() if results else "no result"
             raise CheckFailed(f"query failed: {message}")
+        if noted is not None:
+            asked = time.monotonic_ns()
+            connection.send_query(standing.QUERY)
+            results = await _drive(generators.execute(connection), connection.socket)
+            if results and results[-1].status == ExecStatus.TUPLES_OK and results[-1].ntuples == 1:
+                found = standing.parse([results[-1].get_value(0, at) for at in range(results[-1].nfields)])
+                if found is not None:
+                    noted(asked, found)
     finally:
         connection.finish()
 

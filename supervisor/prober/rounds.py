@@ -7,6 +7,7 @@ often. Changes are logged here, with their cause, once for all processes.
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,16 +19,18 @@ from supervisor.ground import health
 from supervisor.ground.config import Bind, Config, HealthTable
 from supervisor.ground.pools import server_name
 from supervisor.ground.tier import Worker
-from supervisor.plane.layout import Active, Kind, ServerState
+from supervisor.plane.layout import Active, Kind, Role, ServerState
 from supervisor.plane.memory import Plane
-from supervisor.prober import checks
+from supervisor.prober import checks, standing
 from supervisor.prober.overview import Overview
+from supervisor.prober.postgres import Noted
+from supervisor.prober.standing import Standing
 from supervisor.prober.verdict import pause, step
 
 LOOK = 0.5  # seconds between looks over the pools: how late an ejection or a failing pool is told
 FIRST_WITHIN = 0.2  # seconds over which first checks are spread: a start must not wait for an interval
 
-Attempt = Callable[[Bind, HealthTable], Awaitable[str | None]]
+Attempt = Callable[[Bind, HealthTable, Noted], Awaitable[str | None]]
 
 
 @attrs.frozen
@@ -76,7 +79,7 @@ class Prober:
         """One check and what follows from it."""
         cells, state, began = self.worker.plane.cells, target.state, time.time_ns()
         started = trio.current_time()
-        cause = await self.attempt(target.address, target.check)
+        cause = await self.attempt(target.address, target.check, functools.partial(self.note, target))
         cells[state + ServerState.CHECK_US] = int((trio.current_time() - started) * 1e6)
         cells[state + ServerState.CHECKS] += 1
         if cause is not None:
@@ -89,6 +92,15 @@ class Prober:
         # A check that began before the ejection knows nothing of what led to it.
         if cause is None and after == Active.UP and cells[state + ServerState.EJECTED_SINCE] < began:
             health.restore(self.worker.plane, target.pool_row, target.row, self.worker.column)
+
+    def note(self, target: Target, asked_ns: int, found: Standing) -> None:
+        """A PostgreSQL server has said what it is."""
+        cells = self.worker.plane.cells
+        before = cells[target.state + ServerState.ROLE]
+        standing.note(cells, target.state, asked_ns, found)
+        if before not in (Role.UNKNOWN, found.role):
+            role = "primary" if found.role == Role.PRIMARY else "replica"
+            self.worker.log.warning("role changed", server=target.name, role=role, timeline=found.timeline)
 
     def change(self, target: Target, before: int, after: int, cause: str | None) -> None:
         worker = self.worker

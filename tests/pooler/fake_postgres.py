@@ -62,6 +62,7 @@ class FakePostgres:
     dead: bool = False  # closes at once
     silent: bool = False  # never answers a login
     cancels: list[bytes] = attrs.field(factory=list)
+    reported: dict[str, str] = attrs.field(factory=dict)  # what it reports beside DEFAULTS
 
     @property
     def alive(self) -> list[Backend]:
@@ -93,6 +94,7 @@ class FakePostgres:
             conn.close()
             return
         backend = Backend(len(self.backends) + 1, conn, session=self.lane.current)
+        backend.parameters.update(self.reported)
         self.backends.append(backend)
         try:
             while self.silent:

@@ -110,8 +110,10 @@ class Player:
 class Stage:
     """One worker, in column 2."""
 
-    def __init__(self, folder: Path, plane: Plane, pooler: str = "", database: str = "", auth: str = "") -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, plane: Plane, pooler: str = "", database: str = "", auth: str = "", primary: str = "pg"
+    ) -> None:
+        self.folder, self.primary = folder, primary
         (folder / "users.txt").write_text('"app" "secret"\n"other" "secret"\n')
         self.plane = plane
         self.lane = Rehearsal()
@@ -151,7 +153,7 @@ servers = ["{ADDRESS[0]}:{ADDRESS[1]}"]
 [pooler.listeners.main]
 bind = "127.0.0.1:6432"
 [pooler.databases.app]
-primary = "pg"
+primary = "{self.primary}"
 {database or "pool_size = 1"}
 [pooler.auth]
 users = "users.txt"

@@ -74,7 +74,7 @@ def test_what_there_is_no_pool_for(configure) -> None:  # type: ignore[no-untype
         ('primary = "pg"', 'primary = "gp"', 'primary: unknown pool "gp"'),
         ('primary = "pg"', 'primary = "pg"\npool_mode = "transactoin"', 'did you mean "transaction"'),
         ('primary = "pg"', 'primary = "pg"\npool_size = 0', "pool_size"),
-        ('primary = "pg"', 'primary = "pg"\nreplicas = "pg"', "replicas: unknown key"),
+        ('primary = "pg"', 'primary = "pg"\nreplicaz = "pg"', "replicaz: unknown key"),
         ('primary = "pg"', 'primary = "pg"\npassword = "x"', "password: belongs to a user"),
         ('users = "users.txt"', 'users = "missing.txt"', "cannot be read"),
         ('[pooler.auth]\nusers = "users.txt"', "", "auth: missing"),

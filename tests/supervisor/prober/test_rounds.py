@@ -18,6 +18,7 @@ from supervisor.ground.health import Health
 from supervisor.ground.pools import Pools
 from supervisor.plane.layout import Active, Kind, ServerState
 from supervisor.plane.memory import Plane
+from supervisor.prober.postgres import Noted
 from supervisor.prober.rounds import Prober, forget_unchecked, run_prober, targets
 
 COLUMN = 5
@@ -80,7 +81,7 @@ class Checks:
     down: set[int] = attrs.field(factory=set)
     made: list[tuple[float, int]] = attrs.field(factory=list)
 
-    async def __call__(self, address: Bind, check: HealthTable) -> str | None:
+    async def __call__(self, address: Bind, check: HealthTable, noted: Noted) -> str | None:
         self.made.append((trio.current_time(), address.port - 8100))
         await trio.sleep(0.01)
         return "connection refused" if address.port - 8100 in self.down else None
