@@ -86,7 +86,7 @@ class Admission:
             for limit in route.after:
                 digest = verified.digests.get(limit.row)
                 if digest is None:
-                    digest = verified.digests[limit.row] = limit.digest(verified.user)
+                    digest = verified.digests[limit.row] = verified.digest(limit)
                 admitted, _, wait = shared.admit(digest, limit.interval_ns, limit.burst, lane.now_ns, limit.counters)
                 if not admitted and not limit.shadow:
                     raise limit.refusal(wait)

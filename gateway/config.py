@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -28,6 +30,7 @@ from supervisor.ground.config import (
     Rate,
     Secret,
     Workers,
+    show,
     unbelievable,
     unusable,
 )
@@ -47,13 +50,27 @@ _CLAIM = re.compile(r"[^\x00-\x1f]+").fullmatch
 
 @attrs.frozen
 class KeySetFile(File):
-    """A file with a JSON Web Key Set (RFC 7517 §5)."""
+    """A JSON Web Key Set (RFC 7517 §5): a file, or a URL that it is fetched from; `data` is then empty."""
+
+    DESCRIPTION: ClassVar[str] = "the path of a file, or a URL"
+
+    url: str | None = None
 
     @classmethod
     def from_config(cls, raw: str, place: Place) -> Self:
-        if raw.startswith(("http://", "https://")):
-            raise ValueError("key sets are not fetched from a URL yet; name a file")
-        return super().from_config(raw, place)
+        if not raw.startswith(("http://", "https://")):
+            return super().from_config(raw, place)
+        try:
+            parts = urlsplit(raw)
+            fine = bool(parts.hostname) and parts.username is None and (parts.port or 1) > 0 and raw.isascii()
+        except ValueError:
+            fine = False
+        if not fine or parts.fragment or " " in raw:
+            raise ValueError(f"{show(raw)} is not a URL of a key set")
+        return cls(FilePath(raw), b"", raw)
+
+    def __str__(self) -> str:
+        return self.url or str(self.path)
 
 
 @attrs.frozen(kw_only=True)
@@ -117,6 +134,7 @@ class AuthTable:
     issuer: str | None = None
     audience: tuple[str, ...] = ()  # any of these
     jwks: KeySetFile | None = None
+    jwks_ca: File | None = None  # PEM: whom to believe where the set is fetched; None: whom the system does
     key: File | None = None
     secret: Secret | None = None
     claims_to_headers: Mapping[str, str] = attrs.field(factory=lambda: {"sub": "X-User-Id"})
@@ -133,11 +151,15 @@ class AuthTable:
             yield Problem(("algorithms",), "HS algorithms can't stand beside those with public keys")
         elif len(sources) == 1 and self.algorithms:
             yield from self._key_problems(sources[0], bool(shared))
-            if bool(shared) == (sources[0] == "secret"):
+            if bool(shared) == (sources[0] == "secret") and (self.jwks is None or self.jwks.url is None):
                 try:
                     load_keys(self)
                 except ValueError as error:
                     yield Problem((sources[0],), str(error))
+        if self.jwks_ca is not None:
+            if self.jwks is None or not (self.jwks.url or "").startswith("https://"):
+                yield Problem(("jwks_ca",), "is for a set that is fetched by https")
+            yield from unbelievable(self.jwks_ca, "jwks_ca")
         headers: dict[bytes, str] = {}
         for claim, header in self.claims_to_headers.items():
             path = ("claims_to_headers", claim)
@@ -151,6 +173,10 @@ class AuthTable:
             elif plain in headers:
                 yield Problem(path, f"{header} is already filled from {headers[plain]}")
             headers.setdefault(plain, claim)
+
+    def warnings(self, config: Any, now: datetime) -> Iterable[Problem]:
+        if self.jwks is not None and (self.jwks.url or "").startswith("http://"):
+            yield Problem(("jwks",), "whoever stands between can exchange keys that come by http")
 
     def _key_problems(self, source: str, shared: bool) -> Iterable[Problem]:
         if shared and source != "secret":
@@ -181,10 +207,23 @@ class LimitTable:
         """The header of a key "header:NAME"."""
         return self.key.removeprefix("header:") if self.key.startswith("header:") else None
 
+    @property
+    def claim(self) -> str | None:
+        """The claim of a key "claim:NAME"."""
+        return self.key.removeprefix("claim:") if self.key.startswith("claim:") else None
+
+    @property
+    def needs_auth(self) -> bool:
+        """Whether it counts by what a token says."""
+        return self.key == "user" or self.claim is not None
+
     def problems(self, config: Any) -> Iterable[Problem]:
-        if self.header is None:
+        if self.claim is not None:
+            if not _CLAIM(self.claim):
+                yield Problem(("key",), "claim: is followed by the name of a claim")
+        elif self.header is None:
             if self.key not in ("user", "client_ip", "route"):
-                yield Problem(("key",), "must be user, client_ip, route or header:NAME")
+                yield Problem(("key",), "must be user, client_ip, route, header:NAME or claim:NAME")
         elif not is_field_name(self.header):
             yield Problem(("key",), "header: is followed by the name of a header")
         elif is_reserved(canonical(self.header.encode())):

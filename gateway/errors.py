@@ -60,6 +60,8 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "deadline_passed": (504, "Time for the whole exchange is over"),
         "plain_http": (400, "Plain HTTP on a TLS port"),
         "upgrade_unknown": (501, "Protocol not supported"),
+        "forbidden": (403, "Token does not permit it"),
+        "keys_missing": (503, "Keys for tokens not there yet"),
     }
 )
 

@@ -196,6 +196,8 @@ class _Explaining:
             where = ("gateway", "routes") if admission.route is None else self.steps[-1].path
             location = next((line.decode() for line in error.fields if line.startswith(b"Location: ")), "")
             detail = location if isinstance(error, Reply) else error.detail or REASONS[error.code][1]
+            if error.code == "keys_missing":
+                detail = "explain fetches no keys: with them, the daemon judges the token"
             self.steps.append(Step("answer", f"{error.status} {error.code}", detail, where))
             return Explanation(self.steps, lost, (), error.status, error.code, detail)
         lost = self._lost(judged, admission.route)
@@ -230,8 +232,12 @@ class _Explaining:
                 self.steps.append(self._limit(limit, admission))
 
     def _limit(self, limit: Any, admission: Admission) -> Step:
-        by = {Key.USER: f"the user {json.loads(admission.user)}", Key.CLIENT_IP: f"the address {admission.ip}",
-              Key.ROUTE: "the route"}.get(limit.key, f"the header {limit.header.decode()}")  # fmt: skip
+        by = {
+            Key.USER: f"the user {json.loads(admission.user)}",
+            Key.CLIENT_IP: f"the address {admission.ip}",
+            Key.ROUTE: "the route",
+            Key.CLAIM: f"the claim {limit.claim}",
+        }.get(limit.key, f"the header {limit.header.decode()}")
         rate = self.config.tier(NAME).limits[limit.name].rate
         shadow = ", counts and lets pass" if limit.shadow else ""
         words = f"{rate}, {limit.burst} at once, by {by}{shadow}; what others use up is not looked at"

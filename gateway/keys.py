@@ -51,8 +51,9 @@ class KeyRing:
         ]
 
 
-def load_keys(table: AuthTable) -> KeyRing:
-    """The keys that the table names, as far as its algorithms can use them. Raises ValueError with the reason."""
+def load_keys(table: AuthTable, fetched: bytes | None = None) -> KeyRing:
+    """The keys that the table names, as far as its algorithms can use them; `fetched` is what was at its URL. Raises
+    ValueError with the reason."""
     listed = frozenset(table.algorithms)
     if table.secret is not None:
         return KeyRing((VerificationKey(table.secret.value.encode(), listed & _SHARED),))
@@ -60,7 +61,7 @@ def load_keys(table: AuthTable) -> KeyRing:
         keys = [_from_pem(table.key.data)]
     else:
         assert table.jwks is not None
-        keys = _from_set(table.jwks.data)
+        keys = _from_set(table.jwks.data if fetched is None else fetched)
     usable = tuple(attrs.evolve(key, algorithms=key.algorithms & listed) for key in keys if key.algorithms & listed)
     if not usable:
         raise ValueError(f"no key in it can verify {', '.join(sorted(listed))}")

@@ -27,6 +27,7 @@ class Key(IntEnum):
     ROUTE = 1
     HEADER = 2
     USER = 3
+    CLAIM = 4
 
 
 @attrs.frozen(eq=False)
@@ -37,6 +38,7 @@ class Limit:
     row: int  # in the plane: what digests are remembered by
     key: Key
     header: bytes  # of Key.HEADER, in lower case; else b""
+    claim: str  # of Key.CLAIM; else ""
     route_digest: bytes  # of Key.ROUTE, else b""
     digest: Callable[[bytes], bytes]
     interval_ns: int
@@ -64,7 +66,8 @@ class Limit:
 def bind(name: str, table: LimitTable, route: str, row: int, counters: int, digest: Callable[[bytes], bytes]) -> Limit:
     """The limit `name` as the route uses it. `digest` makes keys of this limit (Quotas.digests)."""
     header = table.header
-    key = Key.HEADER if header is not None else Key[table.key.upper()]
+    claim = table.claim
+    key = Key.HEADER if header is not None else Key.CLAIM if claim is not None else Key[table.key.upper()]
     interval = table.rate.interval_ns
     burst = table.at_once
     # The draft's quota q within a window w: what GCRA admits at once, and how long that takes to come back.
@@ -74,6 +77,7 @@ def bind(name: str, table: LimitTable, route: str, row: int, counters: int, dige
         row=row,
         key=key,
         header=b"" if header is None else header.lower().encode(),
+        claim=claim or "",
         route_digest=digest(route.encode()) if key is Key.ROUTE else b"",
         digest=digest,
         interval_ns=interval,
@@ -85,11 +89,11 @@ def bind(name: str, table: LimitTable, route: str, row: int, counters: int, dige
 
 
 def split(limits: Iterable[Limit]) -> tuple[tuple[Limit, ...], tuple[Limit, ...]]:
-    """Those that need no identity, and those by user."""
+    """Those that need no identity, and those by who the token says it is."""
     limits = list(limits)
     return (
-        tuple(limit for limit in limits if limit.key is not Key.USER),
-        tuple(limit for limit in limits if limit.key is Key.USER),
+        tuple(limit for limit in limits if limit.key < Key.USER),
+        tuple(limit for limit in limits if limit.key >= Key.USER),
     )
 
 

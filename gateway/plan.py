@@ -20,6 +20,7 @@ from gateway.edits import EditedAnswerReader, Edits, edits
 from gateway.guard import Guard
 from gateway.limits import Limit, bind, split
 from gateway.mirror import Mirror
+from gateway.permissions import SCOPES, Permissions
 from gateway.replies import FixedReply
 from gateway.retries import Retries
 from gateway.route_tables import RouteTable
@@ -86,6 +87,7 @@ class Plan:
 
     guard: Guard
     routes: Mapping[str, Route]
+    verifiers: Mapping[str, Verifier]
     transports: Mapping[str, Transport]  # by pool
     router: Router[Route]
     listeners: Mapping[str, ListenerPlan]
@@ -99,7 +101,7 @@ def make(
 ) -> Plan:
     """`answers` reads for all routes that change nothing of answers. Raises ValueError if the plane has no rows."""
     table: GatewayTable = config.tier(NAME)
-    verifiers = {name: Verifier(name, auth) for name, auth in table.auth.items()}
+    verifiers = {name: Verifier(name, auth, _claims(table, name)) for name, auth in table.auth.items()}
 
     def cells(kind: Kind, name: str) -> tuple[int, int]:
         try:
@@ -151,6 +153,7 @@ def make(
     return Plan(
         guard=Guard(_identity(table), _wanted(table)),
         routes=routes,
+        verifiers=verifiers,
         transports=transports,
         router=router,
         listeners={name: _listener(name, listener, router, targets) for name, listener in table.listeners.items()},
@@ -171,6 +174,7 @@ def _treatment(
     headers, mirror = table.request_headers, table.mirror
     host = table.rewrite.host if table.rewrite is not None else None
     treatment = Treatment(
+        permissions=_permissions(table),
         max_body=route.max_body,
         reply=_reply(table),
         split=_split(route, table, pools, transports),
@@ -181,6 +185,22 @@ def _treatment(
         else Mirror(pools[mirror.pool], transports[mirror.pool], float(mirror.percent), route.timeout),
     )
     return None if treatment == Treatment() else treatment
+
+
+def _permissions(table: RouteTable) -> Permissions | None:
+    if not table.scopes and not table.claims:
+        return None
+    return Permissions(table.auth or "", frozenset(table.scopes), tuple(table.claims.items()))
+
+
+def _claims(table: GatewayTable, auth: str) -> set[str]:
+    """What routes with this auth, and their limits, look at in a token."""
+    names: set[str] = set()
+    for route in table.routes.values():
+        if route.auth == auth:
+            names |= {*route.claims, *(SCOPES if route.scopes else ())}
+            names |= {claim for name in route.limits if (claim := table.limits[name].claim) is not None}
+    return names
 
 
 def _reply(table: RouteTable) -> FixedReply | None:

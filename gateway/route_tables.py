@@ -21,6 +21,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 MAX_RESPONSE = 64 * 1024  # bytes of a fixed response; more is a file's, and a server's work
 
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]{1,24}").fullmatch
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+").fullmatch
 _VALUE = re.compile(r"[\x21-\x7e\x80-\U0010ffff](?:[\x20-\x7e\x80-\U0010ffff]*[\x21-\x7e\x80-\U0010ffff])?").fullmatch
 
 
@@ -176,6 +177,8 @@ class RouteTable:
     query: Mapping[str, str] = attrs.field(factory=dict)  # the same of parameters
     priority: Annotated[int, Between(-1_000_000, 1_000_000)] = 0
     auth: str | None = None
+    scopes: tuple[str, ...] = ()  # that the token must have, all of them
+    claims: Mapping[str, str] = attrs.field(factory=dict)  # that it must say; of a list, one member
     forward_token: bool = False
     limits: tuple[str, ...] = ()
     timeout: Duration = Duration(15)  # for an answer to begin, over all tries
@@ -200,8 +203,15 @@ class RouteTable:
         for number, name in enumerate(self.limits):
             if name not in gateway.limits:
                 yield Problem(("limits", number), unknown_name("limit", name, gateway.limits))
-            elif gateway.limits[name].key == "user" and self.auth is None:
-                yield Problem(("limits", number), "a limit by user needs auth on the route")
+            elif gateway.limits[name].needs_auth and self.auth is None:
+                kind = gateway.limits[name].key.partition(":")[0]
+                yield Problem(("limits", number), f"a limit by {kind} needs auth on the route")
+        for number, scope in enumerate(self.scopes):
+            if not _SCOPE(scope):
+                yield Problem(("scopes", number), "not a scope (RFC 6749 §3.3)")
+        for key in ("scopes", "claims"):
+            if getattr(self, key) and self.auth is None:
+                yield Problem((key,), "needs auth on the route")
         yield from self._condition_problems()
         for key in ("timeout", "idle_timeout", "total_timeout"):
             value = getattr(self, key)

@@ -9,11 +9,13 @@ from typing import Any
 import attrs
 from OpenSSL import SSL
 
-from gateway import plan
+from gateway import keeper, plan
 from gateway.config import NO_ROUTE, GatewayTable
 from gateway.connection import Connection
 from gateway.drain import Drain
 from gateway.errors import REASONS
+from gateway.keymessages import Keys
+from gateway.keyrings import KeyRings
 from gateway.listener import Listener
 from gateway.plan import NAME, Plan
 from gateway.shared import Shared
@@ -63,6 +65,7 @@ class GatewayRuntime:
             self._complain,
         )
         self._transports: Mapping[str, Transport] = {}
+        self._keys = KeyRings(worker)
         self.commit(self.prepare(worker.config))
 
     def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
@@ -81,6 +84,7 @@ class GatewayRuntime:
     def commit(self, prepared: Prepared) -> None:
         made = prepared.plan
         self._worker.pools.commit(prepared.pools)
+        self._keys.take(made.verifiers.values())
         for name, here in made.listeners.items():
             known = self._listeners.get(name)
             if known is not None:
@@ -114,8 +118,10 @@ class GatewayRuntime:
                 listener.take(listener.plan, here)
 
     def receive(self, message: Any, descriptors: Sequence[int]) -> None:
-        """The gateway has no messages of its own; what came by mistake is closed."""
+        """A key set from the keeper. Descriptors come by mistake."""
         close_all(descriptors)
+        if isinstance(message, Keys):
+            self._keys.receive(message)
 
     def drain(self) -> None:
         for listener in (*self._listeners.values(), *self._removed):
@@ -171,4 +177,12 @@ def _inherit(config: Config) -> Mapping[str, SSL.Context]:
     return {name: base_context(plan.alpn(table)) for name, table in listeners if table.tls is not None}
 
 
-TIER = Tier(name=NAME, table=GatewayTable, listeners=_listeners, rows=_rows, start=GatewayRuntime, inherit=_inherit)
+TIER = Tier(
+    name=NAME,
+    table=GatewayTable,
+    listeners=_listeners,
+    rows=_rows,
+    start=GatewayRuntime,
+    inherit=_inherit,
+    services={keeper.NAME: keeper.SERVICE},
+)

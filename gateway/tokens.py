@@ -8,7 +8,9 @@ its digest, until it expires or the keys change (a reload makes a new Verifier).
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 
@@ -16,6 +18,10 @@ from gateway.config import AuthTable
 from gateway.errors import PeerError
 from gateway.fields import Bearer
 from gateway.keys import KeyRing, load_keys
+from gateway.permissions import claims_of_interest, quotable
+
+if TYPE_CHECKING:
+    from gateway.limits import Limit
 
 SKEW: Final = 60  # seconds that clocks may differ
 MAX_REMEMBERED: Final = 16384  # tokens per auth and worker; about 600 bytes each
@@ -25,36 +31,65 @@ IDENTITY_HEADER: Final = "x-user-id"
 _VALUE_BYTES: Final = bytes([*range(0x20, 0x7F), *range(0x80, 0x100)])
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 class Verified:
-    """What a good token says: the user for limits and logs, the lines for the server, and until when."""
+    """What a good token says: the user for limits and logs, the lines for the server, until when, and the claims that
+    somebody asks for."""
 
-    __slots__ = ("digests", "expires", "lines", "user", "user_json")
+    __slots__ = ("claims", "digests", "expires", "lines", "user", "user_json")
 
-    def __init__(self, user: str, lines: bytes, expires: float) -> None:
+    def __init__(self, user: str, lines: bytes, expires: float, claims: Mapping[str, Any] = _NOTHING) -> None:
         self.user = user.encode()
         self.user_json = json.dumps(user, ensure_ascii=False)
         self.lines = lines  # whole header lines, joined by CRLF; b"" for none
         self.expires = expires  # seconds since the epoch, skew included
+        self.claims = claims
         self.digests: dict[int, bytes] = {}  # of this user, by row of the limit
+
+    def digest(self, limit: Limit) -> bytes:
+        """What a limit counts this token by; those without its claim share one key."""
+        key = self.user if not limit.claim else _text(self.claims.get(limit.claim, "")).encode("utf-8", "replace")
+        return limit.digest(key)
 
 
 class Verifier:
     """One auth of the configuration. `remembered` is read by the hot path directly: digest to Verified."""
 
-    __slots__ = ("_audience", "_claims", "_keys", "_listed", "_table", "_user_claim", "name", "remembered", "verified")
+    __slots__ = (
+        "_audience", "_claims", "_keys", "_listed", "_table", "_user_claim", "_wanted", "name", "remembered", "unknown",
+        "url", "verified",
+    )  # fmt: skip
 
-    def __init__(self, name: str, table: AuthTable) -> None:
+    def __init__(self, name: str, table: AuthTable, wanted: Iterable[str] = ()) -> None:
+        """`wanted` are claims that routes and limits look at."""
         self.name = name
+        self._wanted = frozenset(wanted)
         self.remembered: dict[bytes, Verified] = {}
         self.verified = 0  # signatures checked
         self._table = table
-        self._keys: KeyRing = load_keys(table)
+        self.url = None if table.jwks is None else table.jwks.url  # where the keys are fetched; None: they are here
+        self.unknown: Callable[[str], None] | None = None  # is told of the URL when a token names an unknown key
+        self._keys: KeyRing = load_keys(table) if self.url is None else KeyRing(())
         self._listed = frozenset(table.algorithms)
         self._audience = list(table.audience) or None
         self._claims = list(table.claims_to_headers.items())
         self._user_claim = next(
             (claim for claim, header in self._claims if header.lower().replace("_", "-") == IDENTITY_HEADER), "sub"
         )
+
+    @property
+    def keyed(self) -> bool:
+        """Whether there are keys to verify with."""
+        return bool(self._keys.keys)
+
+    def renew(self, data: bytes) -> None:
+        """Take a fetched key set; tokens that were verified by another are looked at again. Raises ValueError."""
+        keys = load_keys(self._table, data)
+        if keys != self._keys:
+            self._keys = keys
+            self.remembered.clear()
 
     def verify(self, bearer: Bearer | None, wall: float) -> Verified:
         """The token's holder; PeerError 401 if there is none. `wall` is the time in seconds since the epoch."""
@@ -88,7 +123,11 @@ class Verifier:
             # RFC 7515 §4.1.11: extensions that must be understood; none is.
             raise self._refusal("token_invalid", "the token asks for an extension that is not supported")
         keys = self._keys.for_token(algorithm, kid if isinstance(kid, str) else None)
+        if not self._keys.keys:
+            raise PeerError("keys_missing", "the keys that tokens are verified with are not there yet")
         if not keys:
+            if self.unknown is not None and self.url is not None:
+                self.unknown(self.url)
             raise self._refusal("token_invalid", "signed with an unknown key")
         for key in keys:
             self.verified += 1
@@ -142,7 +181,8 @@ class Verifier:
             # A server that finds no X-User-Id takes the caller for nobody, and a limit by user has no key.
             raise self._refusal("token_invalid", f"the token has no {self._user_claim}")
         try:
-            return Verified(_text(user), b"\r\n".join(lines), float(claims["exp"]) + SKEW)
+            kept = claims_of_interest(claims, self._wanted)
+            return Verified(_text(user), b"\r\n".join(lines), float(claims["exp"]) + SKEW, kept)
         except UnicodeEncodeError:
             raise self._refusal("token_invalid", f"the claim {self._user_claim} is not text") from None
 
@@ -151,8 +191,8 @@ class Verifier:
 
     def _challenge(self, detail: str = "") -> bytes:
         """RFC 6750 §3."""
-        error = f', error="invalid_token", error_description="{_quotable(detail)}"' if detail else ""
-        return f'WWW-Authenticate: Bearer realm="{_quotable(self.name)}"{error}'.encode("ascii")
+        error = f', error="invalid_token", error_description="{quotable(detail)}"' if detail else ""
+        return f'WWW-Authenticate: Bearer realm="{quotable(self.name)}"{error}'.encode("ascii")
 
 
 def _is_number(value: Any) -> bool:
@@ -166,8 +206,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
     return json.dumps(value, separators=(",", ":"))
-
-
-def _quotable(text: str) -> str:
-    """What may stand in the quotes of RFC 6750 §3: visible ASCII but quote and backslash."""
-    return "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)

@@ -19,6 +19,7 @@ from gateway.errors import PeerError
 from gateway.fields import CHUNKED, WEBSOCKET
 from gateway.guard import Judged
 from gateway.mirror import Mirror
+from gateway.permissions import Permissions
 from gateway.replies import FixedReply
 from gateway.tokens import Verified
 
@@ -63,6 +64,7 @@ class Split:
 class Treatment:
     """Everything that one route does so."""
 
+    permissions: Permissions | None = None
     max_body: int | None = None
     reply: FixedReply | None = None
     split: Split | None = None
@@ -76,6 +78,8 @@ class Treatment:
         """The lines for the server; may put another route into the admission. Raises PeerError, and a Reply where no
         server is asked."""
         flags, length = judged[2], judged[3]
+        if self.permissions is not None and verified is not None:
+            self.permissions.check(verified.claims)
         if self.max_body is not None and length > self.max_body:
             raise PeerError("body_too_large", f"the body exceeds {self.max_body} bytes")
         if self.reply is not None:

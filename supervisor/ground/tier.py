@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from supervisor.ground.net.tickets import Tickets
     from supervisor.ground.pools import Pools
     from supervisor.ground.privileges import Identity
+    from supervisor.ground.service import Resident
     from supervisor.ground.wire import Mailbox
     from supervisor.plane.layout import Kind
     from supervisor.plane.memory import Plane
@@ -120,7 +121,7 @@ class Runtime(Protocol):
 class TierService:
     """A task of a tier that must exist once: a process of its own, beside the tier's workers."""
 
-    run: Callable[[Worker], Awaitable[None]]
+    run: Callable[[Worker], Awaitable[None]] | Resident
     wanted: Callable[[Config], bool] = lambda config: True
     net_admin: bool = False  # it keeps CAP_NET_ADMIN when it becomes another user
 

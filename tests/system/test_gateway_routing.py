@@ -8,8 +8,10 @@ import shlex
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Container, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from supervisor.cli.demo.credentials import Issuer
 from supervisor.cli.demo.ports import free_tcp_port
 from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, fetch
@@ -73,6 +76,16 @@ respond = {{ status = 503, body = "Back at noon." }}
 path = "/canary"
 split = [{{ pool = "one", weight = 1 }}, {{ pool = "two", weight = 1 }}]
 split_by = "random"
+[gateway.auth.fetched]
+type = "jwt"
+algorithms = ["RS256", "ES256"]
+jwks = "https://localhost:{keys}/jwks.json"
+jwks_ca = "authority.pem"
+[gateway.routes.guarded]
+path = "/guarded"
+pool = "one"
+auth = "fetched"
+scopes = ["read"]
 [gateway.routes.mirrored]
 path = "/mirrored"
 pool = "one"
@@ -107,6 +120,46 @@ class Authority:
         (self.folder / f"{name}.key").write_bytes(private)
 
 
+def key_set(issuer: Issuer, *kids: str) -> bytes:
+    """Some of the issuer's public keys."""
+    return json.dumps({"keys": [key for key in issuer.jwks()["keys"] if key["kid"] in kids]}).encode()
+
+
+class KeyServer:
+    """Serves a key set by https; `keys` can be exchanged, `asked` counts."""
+
+    def __init__(self, folder: Path, keys: bytes) -> None:
+        self.keys, self.asked = keys, 0
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked += 1
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(site.keys)))
+                self.end_headers()
+                self.wfile.write(site.keys)
+
+            def log_message(self, *words: Any) -> None:
+                """Nothing to say."""
+
+        self.server = HTTPServer(("localhost", 0), Handler)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(folder / "ec.pem", folder / "ec.key")
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self.server.server_port)
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
 @attrs.define(eq=False)
 class House:
     """A gateway with three listeners before two servers."""
@@ -116,6 +169,7 @@ class House:
     two: Backend
     folder: Path
     ports: dict[str, int]
+    keys: KeyServer
 
     def url(self, listener: str, path: str) -> str:
         return f"{'http' if listener == 'plain' else 'https'}://localhost:{self.ports[listener]}{path}"
@@ -144,7 +198,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("routing")
     authority = Authority(folder)
     authority.issue("ec", "localhost", ec.generate_private_key(ec.SECP256R1()))
@@ -153,11 +207,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     authority.issue("stranger", "a.stranger.example", ec.generate_private_key(ec.SECP256R1()))
     one, two = Backend("http", "one", 0, ()).start(), Backend("http", "two", 0, ()).start()
     ports = {name: free_tcp_port() for name in ("plain", "tls", "mutual")}
-    running = Daemon.start(folder, CONFIG.format(one=one.address, two=two.address, **ports))
+    keys = KeyServer(folder, key_set(issuer, "rsa"))
+    running = Daemon.start(folder, CONFIG.format(one=one.address, two=two.address, keys=keys.port, **ports))
     try:
-        yield House(running, one, two, folder, ports)
+        yield House(running, one, two, folder, ports, keys)
     finally:
         running.stop()
+        keys.stop()
         one.stop()
         two.stop()
 
@@ -273,3 +329,18 @@ def test_what_is_too_old_for_tls_is_refused(house: House) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with socket.create_connection(("127.0.0.1", house.ports["tls"]), timeout=10) as sock, pytest.raises(ssl.SSLError):
         context.wrap_socket(sock)
+
+
+def test_keys_are_fetched_once_and_again_for_a_token_that_names_another(house: House, issuer: Issuer) -> None:
+    def asked(kid: str, scope: str = "read write") -> str:
+        token = issuer.token(kid=kid, scope=scope)
+        return house.curl("plain", "/guarded", "-H", f"Authorization: Bearer {token}")[0].split()[1]
+
+    until(lambda: asked("rsa") == "200", "the keys")
+    assert house.keys.asked == 1
+    assert asked("rsa", "write") == "403"
+    house.keys.keys = key_set(issuer, "rsa", "ec")
+    until(lambda: asked("ec") == "200", "the new key", 30.0)
+    assert house.keys.asked == 2
+    found = portway("explain", house.daemon.config, "GET", house.url("plain", "/guarded"))
+    assert "401 token_missing" in found.out
