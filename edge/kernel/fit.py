@@ -43,6 +43,8 @@ def default_of(field: attrs.Attribute[Any]) -> Any:
 
 
 def _misfit(bind: Bind, server: ServerTable) -> str:
+    if server.address.is_name:
+        return ""  # which addresses it has is found out later; those of the other family are left out
     if server.address.family != bind.family:
         return "the kernel doesn't translate between IPv4 and IPv6"
     if is_loopback(server.address.host) and not is_loopback(bind.host):

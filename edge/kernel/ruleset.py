@@ -131,7 +131,7 @@ def _rules(fronts: Iterable[Front]) -> Iterator[tuple[str, list[Any]]]:
     yield "forward", [ours, _jump("tally")]
     yield "received", [outside, ours, _jump("tally")]  # on lo it has been counted as sent
     yield "sent", [ours, _jump("tally")]
-    for front in fronts:
+    for front in [front for front in fronts if front.servers]:
         if front.usable:
             for chain in ("prerouting", "output"):
                 yield chain, [*_to(front), _dnat(front)]

@@ -128,7 +128,11 @@ class Datapath:
         assert listener.pool is not None, "a listener with routes does not fit"
         pool = self.worker.pools[listener.pool]
         usable = {server.row for server in pool.usable()}
-        servers = tuple(Target(server.name, server.row, *server.sockaddr, server.weight) for server in pool.servers)
+        servers = tuple(
+            Target(server.name, server.row, *server.sockaddr, server.weight)
+            for server in pool.servers
+            if server.family == listener.bind.family  # one given by name may be of the other, or have no address yet
+        )
         return Front(
             name=name,
             row=self.worker.plane.row(Kind.LISTENER, f"{TIER}/{name}"),
@@ -166,6 +170,8 @@ class Datapath:
 
     def _places(self, front: Front) -> set[conntrack.Place]:
         """Where flows of this listener must not go any more. A server that is tried for want of better keeps them."""
+        if not front.servers:
+            return set()
         pool: Pool = self.worker.pools[front.servers[0].name.partition("/")[0]]
         now_ns = time.monotonic_ns()
         check = pool.table.health

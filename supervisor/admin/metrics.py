@@ -111,7 +111,7 @@ class PlaneCollector(Collector):
                 if row is None:
                     continue
                 labels = (name, str(server.address))
-                health, _ = status.server_health(self.plane, row, pool.health, now_ns)
+                health, _ = status.server_health(self.plane, row, pool.health, now_ns, server.address.is_name)
                 up.add_metric(labels, health is Health.UP)
                 for each in Health:
                     states.add_metric((*labels, each.value), health is each)

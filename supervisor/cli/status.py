@@ -181,7 +181,7 @@ def _server(pool: dict[str, Any], server: dict[str, Any]) -> Row:
     return (
         pool["name"],
         pool["balance"],
-        server["address"] + (" (backup)" if server["backup"] else ""),
+        server["address"] + (f" ({server['resolved']})" if server["resolved"] else "") + _role(server),
         _word(server["state"]),
         server["since"],
         server["cause"],
@@ -192,6 +192,10 @@ def _server(pool: dict[str, Any], server: dict[str, Any]) -> Row:
         _bytes(server["bytes_in"]),
         _bytes(server["bytes_out"]),
     )
+
+
+def _role(server: dict[str, Any]) -> str:
+    return " (backup)" if server["backup"] else ""
 
 
 def _route(route: dict[str, Any]) -> Row:

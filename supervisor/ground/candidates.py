@@ -29,7 +29,8 @@ def candidates(
         local = tuple(server for server in primaries if _is_near(server, own_zone))
         if len(local) == len(primaries):
             return primaries, None
-        wanted = sum(1 for server in servers if not server.backup and _is_near(server, own_zone))
+        known = [server for server, one in zip(servers, healths, strict=True) if one is not Health.UNRESOLVED]
+        wanted = sum(1 for server in known if not server.backup and _is_near(server, own_zone))
         if local and len(local) >= wanted * float(table.min_zone_up) - 1e-9:
             return local, None
         return primaries, layout.Pool.OTHER_ZONE

@@ -23,7 +23,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import attrs
 
-from supervisor.ground import balance, choices, health
+from supervisor.ground import balance, choices, health, places
 from supervisor.ground.candidates import RAMP_STEPS, candidates, share
 from supervisor.ground.choices import Choice, Key
 from supervisor.ground.config import Config, PoolTable, ServerTable
@@ -223,7 +223,10 @@ class Pool:
             for server in self.servers:
                 server.narrow(last)
         now_ns = _monotonic_ns()
-        healths = [health.read(plane, server.row, now_ns, table.health) for server in self.servers]
+        for server in self.servers:
+            if server.named:
+                self._locate(server)
+        healths = [health.read(plane, server.row, now_ns, table.health, server.named) for server in self.servers]
         ends = [cells[server.state + ServerState.EJECTED_UNTIL] for server in self.servers]
         shares, next_step = self._shares(now_ns)
         self._expires = min((end for end in (*ends, next_step) if end > now_ns), default=0)
@@ -235,6 +238,12 @@ class Pool:
             self._candidates, self._arranged = found, shares
             self._weigh(shares)
             self._choice.arrange(found)
+
+    def _locate(self, server: Server) -> None:
+        """Where a server given by name is now; where it was, while it is nowhere, or just being written."""
+        found = places.read(self._cells, server.state)
+        if found is not None:
+            server.family, server.sockaddr = found
 
     def _shares(self, now_ns: int) -> tuple[list[float], int]:
         """Each server's share of its weight and connections, and when the next step of a slow start is due, 0 never."""
@@ -289,6 +298,7 @@ class Pool:
             sockaddr=table.address.sockaddr,
             base=self._plane.counters(Kind.SERVER, row, self._column),
             state=self._plane.state(Kind.SERVER, row),
+            named=table.address.is_name,
             seed=balance.seed(name),
             pool=self,
             cells=self._cells,

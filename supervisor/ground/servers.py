@@ -48,6 +48,7 @@ class Server:
     max_connections: int = 1024
     backup: bool = False
     zone: str = ""
+    named: bool = False  # its address is looked up
     flights: memoryview[int] = attrs.field(init=False, repr=False)  # work in flight, a cell for each process
     takes: bool = attrs.field(default=True, init=False)  # as of the pool's last look
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from supervisor.ground import places
 from supervisor.ground.config import Config, HealthTable, PoolTable, ServerTable
 from supervisor.ground.health import Health, judge
 from supervisor.plane import layout
@@ -75,10 +76,13 @@ def version() -> str:
         return "0"
 
 
-def server_health(plane: Plane, row: int, check: HealthTable | None, now_ns: int) -> tuple[Health, int]:
+def server_health(
+    plane: Plane, row: int, check: HealthTable | None, now_ns: int, named: bool = False
+) -> tuple[Health, int]:
     """The health of a server, and since when (wall clock, ns): since the start, where nothing ever changed it."""
     shared = state_fields(plane, Kind.SERVER, row)
-    health = judge(shared["active"], shared["admin"], shared["ejected_until"], now_ns, check)
+    resolved = not named or bool(shared["address_high"] or shared["address_low"])
+    health = judge(shared["active"], shared["admin"], shared["ejected_until"], now_ns, check, resolved)
     since = {
         Health.MAINTENANCE: shared["admin_since"],
         Health.DRAINING: shared["admin_since"],
@@ -233,9 +237,11 @@ def _server(full: str, table: ServerTable, pool: PoolTable, plane: Plane, now_ns
     if row is None:
         return None
     shared = state_fields(plane, Kind.SERVER, row)
-    health, since = server_health(plane, row, pool.health, now_ns)
+    health, since = server_health(plane, row, pool.health, now_ns, table.address.is_name)
+    place = places.read(plane.cells, plane.state(Kind.SERVER, row)) if table.address.is_name else None
     return {
         "address": str(table.address),
+        "resolved": places.show(place) if place is not None else None,
         "state": health.value,
         "since": _when(since),
         "cause": cause(shared, health, pool),

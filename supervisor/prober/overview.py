@@ -33,7 +33,7 @@ class Overview:
     def __attrs_post_init__(self) -> None:
         # What was so before this began has been told.
         for pool, table in self._config.pools.items():
-            for name, row in self._rows(pool, table):
+            for name, row, _ in self._rows(pool, table):
                 at = self._plane.state(Kind.SERVER, row)
                 if self._plane.cells[at + ServerState.EJECTED_UNTIL]:
                     self._ejected[name] = self._plane.cells[at + ServerState.EJECTED_SINCE]
@@ -44,8 +44,8 @@ class Overview:
 
     def _look_at(self, pool: str, table: PoolTable, now_ns: int) -> None:
         healths: list[Health] = []
-        for name, row in self._rows(pool, table):
-            healths.append(health.read(self._plane, row, now_ns, table.health))
+        for name, row, named in self._rows(pool, table):
+            healths.append(health.read(self._plane, row, now_ns, table.health, named))
             self._tell_ejection(name, row, now_ns)
         at = self._plane.state(Kind.POOL, self._plane.row(Kind.POOL, pool)) + PoolState.FAILING_OPEN
         failing = int(health.is_failing(table, healths))
@@ -70,6 +70,7 @@ class Overview:
         elif until <= now_ns and self._ejected.pop(name, None) is not None:
             self._log.info("server back from ejection", server=name)
 
-    def _rows(self, pool: str, table: PoolTable) -> list[tuple[str, int]]:
-        names = [server_name(pool, server) for server in table.servers]
-        return [(name, self._plane.row(Kind.SERVER, name)) for name in names]
+    def _rows(self, pool: str, table: PoolTable) -> list[tuple[str, int, bool]]:
+        """Of each server its name, its row, and whether its address is looked up."""
+        names = [(server_name(pool, server), server.address.is_name) for server in table.servers]
+        return [(name, self._plane.row(Kind.SERVER, name), named) for name, named in names]

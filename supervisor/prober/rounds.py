@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, Iterator
 import attrs
 import trio
 
-from supervisor.ground import health
+from supervisor.ground import health, places
 from supervisor.ground.config import Bind, Config, HealthTable
 from supervisor.ground.pools import server_name
 from supervisor.ground.tier import Worker
 from supervisor.plane.layout import Active, Kind, Role, ServerState
 from supervisor.plane.memory import Plane
 from supervisor.prober import checks, standing
+from supervisor.prober.names import Lookup, Names
 from supervisor.prober.overview import Overview
 from supervisor.prober.postgres import Noted
 from supervisor.prober.standing import Standing
@@ -39,6 +40,7 @@ class Target:
 
     name: str
     address: Bind  # of the check, which may have another port than the traffic
+    named: bool  # the address is looked up: where it is stands in the plane
     check: HealthTable
     pool_row: int
     state: int  # of its row in the plane
@@ -47,7 +49,10 @@ class Target:
 
 async def run_prober(worker: Worker) -> None:
     """The service: until cancelled."""
-    await Prober(worker, checks.attempt).run()
+    lookup = Lookup(worker.config.supervisor.nameservers)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Names(worker.config, worker.plane, worker.column, worker.log, lookup).run)
+        nursery.start_soon(Prober(worker, checks.attempt).run)
 
 
 @attrs.define(eq=False)
@@ -79,7 +84,10 @@ class Prober:
         """One check and what follows from it."""
         cells, state, began = self.worker.plane.cells, target.state, time.time_ns()
         started = trio.current_time()
-        cause = await self.attempt(target.address, target.check, functools.partial(self.note, target))
+        address = self.where(target)
+        if address is None:
+            return  # down already, and not by this check
+        cause = await self.attempt(address, target.check, functools.partial(self.note, target))
         cells[state + ServerState.CHECK_US] = int((trio.current_time() - started) * 1e6)
         cells[state + ServerState.CHECKS] += 1
         if cause is not None:
@@ -102,6 +110,13 @@ class Prober:
             role = "primary" if found.role == Role.PRIMARY else "replica"
             self.worker.log.warning("role changed", server=target.name, role=role, timeline=found.timeline)
 
+    def where(self, target: Target) -> Bind | None:
+        """What to check; None while its name has no address."""
+        if not target.named:
+            return target.address
+        place = places.read(self.worker.plane.cells, target.state)
+        return None if place is None else Bind(place[1][0], target.check.port or place[1][1])
+
     def change(self, target: Target, before: int, after: int, cause: str | None) -> None:
         worker = self.worker
         health.set_active(worker.plane, target.pool_row, target.row, after, worker.column)
@@ -122,6 +137,7 @@ def targets(config: Config, plane: Plane) -> Iterator[Target]:
             yield Target(
                 name=name,
                 address=Bind(server.address.host, table.health.port or server.address.port),
+                named=server.address.is_name,
                 check=table.health,
                 pool_row=plane.row(Kind.POOL, pool),
                 state=plane.state(Kind.SERVER, row),

@@ -9,6 +9,10 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import pytest
 
 from supervisor.cli.demo import ports
@@ -23,8 +27,9 @@ class Counting:
     """A TCP server that answers after a while, and knows how many it has held at once."""
 
     def __init__(self) -> None:
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
+        self.sock = socket.create_server(("0.0.0.0", 0))
+        self.port = self.sock.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
         self.now = self.most = self.total = 0
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -49,6 +54,39 @@ class Counting:
             sock.sendall(self.address.encode())
 
 
+class NameServer:
+    """Answers every question for A by what `addresses` has, with a time to live of a second."""
+
+    def __init__(self) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.sock.getsockname()[1]}"
+        self.addresses: dict[str, list[str]] = {}
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                data, source = self.sock.recvfrom(4096)
+            except OSError:
+                return
+            reply = dns.message.make_response(dns.message.from_wire(data))
+            question = reply.question[0]
+            listed = self.addresses.get(question.name.to_text(omit_final_dot=True), [])
+            if question.rdtype == dns.rdatatype.A and listed:
+                reply.answer.append(dns.rrset.from_text_list(question.name, 1, "IN", "A", listed))
+            elif not listed:
+                reply.set_rcode(dns.rcode.NXDOMAIN)
+            self.sock.sendto(reply.to_wire(), source)
+
+
+@pytest.fixture(scope="module")
+def names() -> Iterator[NameServer]:
+    server = NameServer()
+    yield server
+    server.sock.close()
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Counting, Counting]]:
     pair = Counting(), Counting()
@@ -59,24 +97,30 @@ def servers() -> Iterator[tuple[Counting, Counting]]:
 
 @pytest.fixture(scope="module")
 def listeners() -> dict[str, str]:
-    return {name: f"127.0.0.1:{ports.free_tcp_port()}" for name in ("queued", "two")}
+    return {name: f"127.0.0.1:{ports.free_tcp_port()}" for name in ("queued", "two", "named")}
 
 
 @pytest.fixture(scope="module")
 def running(
-    tmp_path_factory: pytest.TempPathFactory, servers: tuple[Counting, Counting], listeners: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    servers: tuple[Counting, Counting],
+    listeners: dict[str, str],
+    names: NameServer,
 ) -> Iterator[Daemon]:
     one, two = (server.address for server in servers)
     text = f"""
 [supervisor]
 workers = 2
 drain_timeout = "1s"
+nameservers = ["{names.address}"]
 [pools.queued]
 servers = [{{ address = "{one}", max_connections = {PLACES} }}]
 max_queued = {CLIENTS - PLACES}
 queue_timeout = "20s"
 [pools.two]
 servers = ["{one}", "{two}"]
+[pools.named]
+servers = ["app.test:{servers[0].port}", "nobody.test:80"]
 """
     for name, bind in listeners.items():
         text += f'[edge.listeners.{name}]\nbind = "{bind}"\npool = "{name}"\n'
@@ -141,3 +185,26 @@ def test_the_operators_word_outlives_a_reload_and_names_who_gave_it(
     assert who(listeners["two"]) == {two}
     assert set_by_hand(running, "up", f"two/{one}")["state"] == "up"
     assert who(listeners["two"]) == {one, two}
+
+
+def test_a_server_given_by_name_follows_its_name_and_harms_no_other(
+    running: Daemon, servers: tuple[Counting, Counting], listeners: dict[str, str], names: NameServer
+) -> None:
+    def server(number: int) -> tuple[str, str | None]:
+        [pool] = [one for one in running.status()["pools"] if one["name"] == "named"]
+        found = pool["servers"][number]
+        return found["state"], found["resolved"]
+
+    assert server(0) == ("unresolved", None)  # the daemon is ready all the same
+    with pytest.raises(ConnectionResetError):
+        raw(listeners["named"], b"x")
+    port = servers[0].port
+    names.addresses["app.test"] = ["127.0.0.1"]
+    until(lambda: server(0) == ("up", f"127.0.0.1:{port}"), "the name to be found", 10)
+    assert who(listeners["named"], 3) == {servers[0].address}
+    names.addresses["app.test"] = ["127.0.0.2", "127.0.0.3"]
+    until(lambda: server(0) == ("up", f"127.0.0.2:{port}"), "the new address", 10)
+    assert who(listeners["named"], 3) == {servers[0].address}
+    del names.addresses["app.test"]
+    until(lambda: server(0)[0] == "unresolved", "the name to be gone", 10)
+    assert server(1) == ("unresolved", None)

@@ -20,9 +20,10 @@ from .tables import (
     Workers,
     worker_count,
 )
-from .values import Bind, Duration, Network, Percent, Place, Rate, Size
+from .values import Address, Bind, Duration, Network, Percent, Place, Rate, Size
 
 __all__ = [
+    "Address",
     "Between",
     "Bind",
     "CertificateTable",

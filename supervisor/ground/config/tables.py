@@ -20,7 +20,7 @@ from .pool_tls import PoolTlsTable
 from .problems import Problem, show
 from .secrets import Secret
 from .shapes import Between
-from .values import Bind, Duration, Percent
+from .values import Address, Bind, Duration, Percent
 
 # The plane has 64 columns: the supervisor's, the retired one, the prober's and the admin's; the rest is for workers of
 # three tiers, half of it kept free for successors that live beside the draining.
@@ -49,6 +49,7 @@ class SupervisorTable:
     pid_file: FilePath | None = None
     pop: str = ""
     zone: str = ""
+    nameservers: tuple[Bind, ...] = ()
     user: str | None = None
     group: str | None = None
 
@@ -84,15 +85,18 @@ class ServerTable:
 
     SHORTHAND: ClassVar[str] = "address"
 
-    address: Bind
+    address: Address
+    addresses: Annotated[int, Between(1, 64)] = 1  # of a name: servers that it stands for
     weight: Annotated[int, Between(1, 256)] = 1
     max_connections: Annotated[int, Between(1, 1_000_000)] = 1024
     backup: bool = False
     zone: str = ""
 
     def problems(self, config: Any) -> Iterable[Problem]:
-        if self.address.port == 0:
+        if self.address.port == 0 and not self.address.is_service:
             yield Problem(("address",), "port 0 can't be connected to")
+        if self.addresses > 1 and not self.address.is_name:
+            yield Problem(("addresses",), "an address is one server; a name may stand for several")
 
 
 @attrs.frozen(kw_only=True)
@@ -160,12 +164,24 @@ class OutlierTable:
             yield Problem(("max_eject",), f"must be at least eject, {self.eject}")
 
 
+def _expanded(servers: Iterable[ServerTable]) -> tuple[ServerTable, ...]:
+    """A name that stands for several servers as so many, each with its number."""
+    expanded: list[ServerTable] = []
+    for server in servers:
+        if server.addresses == 1 or not server.address.is_name:
+            expanded.append(server)
+            continue
+        numbered = (attrs.evolve(server.address, number=number) for number in range(1, server.addresses + 1))
+        expanded += [attrs.evolve(server, address=address, addresses=1) for address in numbered]
+    return tuple(expanded)
+
+
 @attrs.frozen(kw_only=True)
 class PoolTable:
     """[pools.NAME]: where connections can go."""
 
     balance: Literal["round_robin", "least_connections", "source_hash", "maglev", "random_two"] = "round_robin"
-    servers: tuple[ServerTable, ...]
+    servers: tuple[ServerTable, ...] = attrs.field(converter=_expanded)
     health: HealthTable | None = None
     outlier: OutlierTable = OutlierTable()
     on_all_down: Literal["try_all", "refuse"] = "try_all"

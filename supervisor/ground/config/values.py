@@ -27,6 +27,9 @@ _SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10*
 
 _RATE = re.compile(r"(\d{1,9})/(s|m|h|d)\Z", re.ASCII)
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)%\Z", re.ASCII)
+_NAME = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?\Z", re.ASCII
+)
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([^\[\]:]+)):(\d{1,5})\Z", re.ASCII)
 
 
@@ -185,6 +188,11 @@ class Bind:
         return cls(host, port)
 
     @property
+    def is_name(self) -> bool:
+        """Whether the host has to be looked up: never of a Bind."""
+        return False
+
+    @property
     def family(self) -> socket.AddressFamily:
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
@@ -199,6 +207,49 @@ class Bind:
 
 def _loopback(host: str) -> str:
     return "127.0.0.1" if host == "localhost" else host
+
+
+@attrs.frozen(order=True)
+class Address(Bind):
+    """Where a server is: an address as a Bind's, or a name to be looked up, "app.internal:8080"; a name of a service
+    (SRV, RFC 2782), "_http._tcp.app.internal", brings its port with it."""
+
+    DESCRIPTION: ClassVar[str] = 'an address or name such as "127.0.0.1:8080" or "app.internal:8080"'
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "type": "string",
+        "pattern": r"^((\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):\d{1,5}|_[^:]+)$",
+    }
+
+    number: int = 0  # from 1 where a name stands for several servers
+
+    @classmethod
+    def from_config(cls, raw: str, place: Place) -> Self:
+        if raw.startswith("_") and _NAME.match(raw) and ":" not in raw:
+            return cls(raw.lower(), 0)
+        host, _, port = raw.rpartition(":")
+        # A last label of digits alone is no name, but an address that was written wrongly (RFC 3696 §2).
+        if _NAME.match(host) and not host.rstrip(".").rpartition(".")[2].isdigit() and host != "localhost":
+            if not port.isascii() or not port.isdigit() or int(port) > 65535:
+                raise ValueError(f"{show(port)} is not a port")
+            return cls(host.lower(), int(port))
+        found = Bind.from_config(raw, place)
+        return cls(found.host, found.port)
+
+    @property
+    def is_service(self) -> bool:
+        return self.host.startswith("_") and not self.port
+
+    @property
+    def is_name(self) -> bool:
+        return not (":" in self.host or self.host.rpartition(".")[2].isdigit())
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_UNSPEC if self.is_name else super().family
+
+    def __str__(self) -> str:
+        written = self.host if self.is_service else super().__str__()
+        return f"{written}#{self.number}" if self.number else written
 
 
 @attrs.frozen

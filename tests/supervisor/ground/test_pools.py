@@ -5,9 +5,10 @@ from typing import Any
 import attrs
 import pytest
 
-from supervisor.ground import health
+from supervisor.ground import health, places
 from supervisor.ground import pools as pools_module
 from supervisor.ground.config import (
+    Address,
     Bind,
     Duration,
     HealthTable,
@@ -507,3 +508,28 @@ def test_a_zone_of_the_site_that_a_reload_brings_is_seen(plane: Plane) -> None:
     assert set(ports(pool, 4)) == {0, 1}
     pool.swap(pool.plan(one, "b"))
     assert ports(pool, 4) == [1, 1, 1, 1]
+
+
+def test_a_server_given_by_name_takes_work_where_its_name_says(plane: Plane) -> None:
+    pool = make(plane, table(ServerTable(address=Address("app.internal", 8100)), 1))
+    assert ports(pool, 3) == [1, 1, 1]  # nobody knows yet where it is
+    server = pool.servers[0]
+
+    def resolve(host: str, port: int) -> None:
+        places.write(plane.cells, server.state, host, port)
+        health.touch(plane, plane.row(Kind.POOL, "user"), 3)
+
+    resolve("10.0.0.1", 8100)
+    assert {one.sockaddr for one in (pool.pick(), pool.pick()) if one} == {("10.0.0.1", 8100), ("127.0.0.1", 8101)}
+    resolve("fd00::1", 9100)
+    assert {one.family for one in (pool.pick(), pool.pick()) if one} == {2, 10}
+    assert server.sockaddr == ("fd00::1", 9100)
+    assert server.usable()
+    resolve("", 0)
+    assert ports(pool, 3) == [1, 1, 1]
+    assert not server.usable()
+
+
+def test_a_name_that_stands_for_several_is_several_servers(plane: Plane) -> None:
+    pool = make(plane, table(ServerTable(address=Address("app.internal", 80), addresses=3)))
+    assert [server.name for server in pool.servers] == [f"user/app.internal:80#{number}" for number in (1, 2, 3)]

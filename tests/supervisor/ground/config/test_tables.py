@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from supervisor.ground.config import (
-    Bind,
+    Address,
     Config,
     ConfigError,
     Duration,
@@ -45,7 +45,7 @@ def test_the_shared_defaults_are_those_of_the_contract() -> None:
     assert (pool.balance, pool.on_all_down) == ("round_robin", "try_all")
     server = pool.servers[0]
     assert (server.address, server.weight, server.max_connections, server.backup) == (
-        Bind("1.2.3.4", 5),
+        Address("1.2.3.4", 5),
         1,
         1024,
         False,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.ground.config import Bind, Duration, Network, Percent, Place, Rate, Size
+from supervisor.ground.config import Address, Bind, Duration, Network, Percent, Place, Rate, Size
 
 PLACE = Place(Path("/etc"), {})
 
@@ -145,3 +145,38 @@ def test_property_only_valueerror_and_the_schema_agrees(kind: Any, raw: str) -> 
         pass
     else:
         assert re.search(kind.SCHEMA["pattern"], raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "host", "port"),
+    [
+        ("App.Internal:8080", "app.internal", 8080),
+        ("app:1", "app", 1),
+        ("a_b.example.:80", "a_b.example.", 80),
+        ("_http._tcp.app.internal", "_http._tcp.app.internal", 0),
+        ("127.0.0.1:80", "127.0.0.1", 80),
+        ("[::1]:80", "::1", 80),
+        ("localhost:80", "127.0.0.1", 80),
+    ],
+)
+def test_a_server_may_be_given_by_name(raw: str, host: str, port: int) -> None:
+    address = Address.from_config(raw, PLACE)
+    assert (address.host, address.port) == (host, port)
+    assert address.is_name == (host[0] not in "1:")
+    if address.is_name:
+        assert str(address) == raw.lower()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["10.0.0.300:80", "app.internal", "app..internal:80", "-app:80", "app:http", "app:65536", "a b:80"],
+)
+def test_what_is_neither_an_address_nor_a_name_is_refused(raw: str) -> None:
+    with pytest.raises(ValueError):
+        Address.from_config(raw, PLACE)
+
+
+def test_a_bind_is_never_a_name() -> None:
+    with pytest.raises(ValueError):
+        Bind.from_config("app.internal:80", PLACE)
+    assert not Bind("127.0.0.1", 80).is_name
