@@ -76,6 +76,7 @@ class ListenerTable:
     detect_timeout: Duration = Duration(3)  # for the first bytes; who is silent for so long awaits a server's greeting
     accept_proxy_protocol: tuple[Network, ...] = ()  # networks that must send it
     send_proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    transparent: bool = False  # tcp: servers see the client's own address
     connect_timeout: Duration = Duration(5)
     retries: Annotated[int, Between(0, 10)] = 2  # other servers tried after the first
     idle_timeout: Duration = Duration(3600)  # tcp: neither side said anything
@@ -109,6 +110,8 @@ class ListenerTable:
             yield from self._streams_only()
         elif self.kind != "sessions":
             yield Problem(("kind",), "is for datagrams only")
+        if self.transparent:
+            yield from self._other_families(config)
         if self.send_proxy_protocol_every and (self.protocol, self.send_proxy_protocol) != ("udp", "v2"):
             yield Problem(("send_proxy_protocol_every",), 'is for datagrams, with send_proxy_protocol = "v2"')
         for number, route in enumerate(self.routes):
@@ -118,10 +121,20 @@ class ListenerTable:
             if above is not None:
                 yield Problem(("routes", number), f"never reached: route {above} takes all that it would take")
 
+    def _other_families(self, config: Any) -> Iterable[Problem]:
+        """Servers that a client's own address can't be shown to."""
+        for name in [route.pool for route in self.routes] if self.pool is None else [self.pool]:
+            for server in config.pools[name].servers if name in config.pools else ():
+                if server.address.family != self.bind.family:
+                    reason = f"server {server.address} of pool {name} is of another family than the clients"
+                    yield Problem(("transparent",), reason)
+
     def _streams_only(self) -> Iterable[Problem]:
         if self.routes:
             yield Problem(("routes",), "datagrams are not told apart by their first bytes")
-        for key in ("accept_proxy_protocol", "tls", "max_connections_per_client", "connection_rate_per_client"):
+        for key in (
+            "accept_proxy_protocol", "tls", "transparent", "max_connections_per_client", "connection_rate_per_client"
+        ):  # fmt: skip
             if getattr(self, key):
                 yield Problem((key,), "is for streams only")
         if self.send_proxy_protocol == "v1":

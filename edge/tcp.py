@@ -21,6 +21,7 @@ from edge.limits import Crowd
 from edge.plan import Plan
 from edge.record import Recorder
 from edge.relay import relay
+from edge.transparent import from_client
 from supervisor.ground.lane import Cancelled, Conn, Lane, Listening, Overdue, Session
 from supervisor.ground.pools import Pool, Server
 from supervisor.ground.queues import Queues
@@ -179,6 +180,7 @@ class TcpListener:
         """Find a server that takes the connection; it is counted as in flight there. Raises NoServer."""
         lane, table, pool = self.lane, plan.table, plan.pools[connection.route]
         session, key = lane.current, connection.client[0]
+        prepare = from_client(connection.client, table.bind.family) if table.transparent else None
         tried: tuple[Server, ...] = ()
         for _ in range(1 + table.retries):
             if pool.table.max_queued:
@@ -189,7 +191,7 @@ class TcpListener:
                 break
             session.expire_in(table.connect_timeout)
             try:
-                upstream = await lane.connect(server.family, server.sockaddr)
+                upstream = await lane.connect(server.family, server.sockaddr, prepare)
                 if plan.connectors[connection.route] is not None:
                     upstream = await self._secure(plan, connection, upstream, server)
             except (OSError, Overdue):

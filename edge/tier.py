@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from edge import plan
+from edge import plan, transparent
 from edge.bulk import Pipes
 from edge.config import EdgeTable, ListenerTable
 from edge.connection import Connection
@@ -22,7 +22,7 @@ from edge.sessions import SessionsSlot
 from edge.tcp import TcpListener
 from edge.udp import UdpListener
 from supervisor.ground import pools
-from supervisor.ground.config import Config
+from supervisor.ground.config import Config, show_path
 from supervisor.ground.lane import Session
 from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
 from supervisor.ground.wire import close_all
@@ -73,6 +73,8 @@ class EdgeRuntime:
 
     def prepare(self, config: Config) -> Prepared:
         """Raises ValueError with what can't be had."""
+        for problem in transparent.unable(config):
+            raise ValueError(f"{show_path(problem.path)}: {problem.message}")
         plans = self._worker.pools.prepare(config)
         listeners = _table(config).listeners.items()
         made = {
@@ -212,4 +214,6 @@ TIER = Tier(
     start=_start,
     inherit=_inherit,
     services={service.NAME: service.SERVICE},
+    unable=transparent.unable,
+    net_admin=transparent.wanted,
 )

@@ -196,6 +196,11 @@ class Daemon:
         foreign += [Descriptor(child.pidfd) for child in self.crew.children.values()]
         if self.admin is not None and name != ADMIN:
             foreign.append(self.admin)
+        identity = self.identity
+        if name in services:
+            identity = services[name].identity(identity)
+        elif name in tiers:
+            identity = tiers[name].identity(self.config, identity)
         return Birth(
             title=title,
             tier=name,
@@ -209,7 +214,7 @@ class Daemon:
             supervisor=os.getpid(),
             sockets=self.listeners.of(name),
             inherited=self.admin if name == ADMIN else self.inherited.get(name),
-            identity=services[name].identity(self.identity) if name in services else self.identity,
+            identity=identity,
             foreign=foreign,
         )
 

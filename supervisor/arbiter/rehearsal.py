@@ -181,7 +181,7 @@ def _fork(config: Config, tier: Tier, column: int, plane: Plane, wire: Wire, for
         wire=wire,
         supervisor=os.getpid(),
         inherited=tier.inherit(config),
-        identity=identity_of(config),
+        identity=tier.identity(config, identity_of(config)),
         foreign=foreign,
     )
     pid = fork(lambda: worker.main(birth))

@@ -6,6 +6,7 @@ After an upgrade nothing is opened: it is all there, left by the supervisor befo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -22,7 +23,7 @@ from supervisor.arbiter.listeners import Listeners, open_plain
 from supervisor.arbiter.reloading import FIRST_GENERATION, keys_of
 from supervisor.arbiter.rows import Rows, rows_of
 from supervisor.ground import privileges
-from supervisor.ground.config import Config
+from supervisor.ground.config import Config, Located
 from supervisor.ground.privileges import Identity
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import Wire
@@ -48,6 +49,10 @@ class Site:
 
 def open_site(config: Config, tiers: Sequence[Tier]) -> Site:
     """Raises CannotControl, CannotListen, CannotLog, CannotWrite, PlaneError, OSError; then nothing is left open."""
+    for tier in tiers:
+        for problem in tier.unable(config):
+            where = Located(str(config.path), config.line(problem.path), problem.path, problem.message)
+            raise OSError(errno.EOPNOTSUPP, str(where))
     raise_file_limit()
     identity = identity_of(config)
     path = config.directory / config.supervisor.control

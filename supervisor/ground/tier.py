@@ -140,5 +140,11 @@ class Tier:
     rows: Callable[[Config], Iterable[tuple[Kind, str]]]  # the plane's rows that it needs beside its listeners'
     start: Callable[[Worker], Runtime]
     inherit: Callable[[Config], Any] = lambda config: None  # made once, before any fork: what workers are to share
+    unable: Callable[[Config], Iterable[Problem]] = lambda config: ()  # what this machine lacks, seen at the start
     refuse: Callable[[Config, Config], Iterable[Problem]] = lambda old, new: ()  # what a reload can't change yet
     services: Mapping[str, TierService] = attrs.Factory(dict)
+    net_admin: Callable[[Config], bool] = lambda config: False  # workers keep CAP_NET_ADMIN as another user
+
+    def identity(self, config: Config, others: Identity | None) -> Identity | None:
+        """Whom its workers run as, given whom all other processes do."""
+        return None if others is None else attrs.evolve(others, net_admin=self.net_admin(config))

@@ -38,6 +38,7 @@ _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
+Prepare = Callable[[socket.socket], None]
 Accept = Callable[[socket.socket, Any], Coroutine[Any, Any, None] | None]
 
 
@@ -160,14 +161,15 @@ class Lane(Scheduler):
             self.epoll.unregister(listening.sock.fileno())
             self._resting.append((self.now + seconds, listening))
 
-    async def connect(self, family: int, address: Any, source: Any = None) -> Conn:
-        """A connection to `address`, from `source` if given. Raises OSError; deadlines are the caller's."""
+    async def connect(self, family: int, address: Any, prepare: Prepare | None = None) -> Conn:
+        """A connection to `address`; `prepare` may do something to its socket before. Raises OSError; deadlines are the
+        caller's."""
         sock = cast(socket.socket, socket.SocketType(family, _STREAM))
         try:
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if source is not None:
-                sock.bind(source)
+            if prepare is not None:
+                prepare(sock)
             failure = sock.connect_ex(address)
             if failure not in (0, errno.EINPROGRESS):
                 raise OSError(failure, os.strerror(failure))

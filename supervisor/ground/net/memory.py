@@ -204,7 +204,7 @@ class Rehearsal(Scheduler):
         ends[0].peer, ends[1].peer = ends[1], ends[0]
         return ends
 
-    async def connect(self, family: int, address: Any, source: Any = None) -> MemoryConn:
+    async def connect(self, family: int, address: Any, prepare: Any = None) -> MemoryConn:
         """A connection to what `servers` has under `address`: a function that gets the far end and may return its
         session; None for a server that never answers. Anything else refuses."""
         await self.pause()

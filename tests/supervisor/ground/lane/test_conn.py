@@ -534,13 +534,15 @@ def test_a_number_released_in_a_batch_is_not_used_again_in_it(by_hand: Lane, pai
 # -- connecting
 
 
-def test_connect_reaches_a_server_and_names_its_source(on_lane: Any) -> None:
+def test_connect_reaches_a_server_from_a_socket_that_was_prepared(on_lane: Any) -> None:
     async def main(lane: Lane) -> None:
         got: list[bytes] = []
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             async def client() -> None:
-                conn = await lane.connect(socket.AF_INET, server.getsockname(), ("127.0.0.2", 0))
+                conn = await lane.connect(
+                    socket.AF_INET, server.getsockname(), lambda sock: sock.bind(("127.0.0.2", 0))
+                )
                 assert not conn.readable  # what comes will make an event
                 await conn.send(b"ping")
                 got.append(await conn.recv())
@@ -565,16 +567,16 @@ def test_connect_refused_is_an_oserror_and_leaves_no_descriptor(on_lane: Any, un
         address = server.getsockname()
     seen: list[type] = []
 
-    async def client(lane: Lane, family: int, address: Any, source: Any = None) -> None:
+    async def client(lane: Lane, family: int, address: Any, prepare: Any = None) -> None:
         try:
-            await lane.connect(family, address, source)
+            await lane.connect(family, address, prepare)
         except OSError as error:
             seen.append(type(error))
 
     async def main(lane: Lane) -> None:
         lane.spawn(client(lane, socket.AF_INET, address))
         lane.spawn(client(lane, socket.AF_UNIX, "/nonexistent/socket"))
-        lane.spawn(client(lane, socket.AF_INET, address, ("192.0.2.1", 0)))
+        lane.spawn(client(lane, socket.AF_INET, address, lambda sock: sock.bind(("192.0.2.1", 0))))
         await until(lambda: not lane.sessions)
 
     on_lane(main)
