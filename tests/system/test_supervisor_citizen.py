@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.supervised.daemon import Supervised, Visitor
+from tests.system.supervised.daemon import ROOT, Supervised, Visitor
 from tests.system.supervised.manager import Manager, activating
 from tests.system.support.poll import until
 
@@ -323,6 +323,21 @@ def test_clients_wait_in_the_manager_s_queue_while_no_daemon_runs(start: Callabl
         until(connected, "an answer", 30.0)
         assert visitors[0].greeting == "hello"
         daemon.ready()
+
+
+def test_the_shipped_units_are_valid(tmp_path: Path) -> None:
+    """By systemd's own judgement, which starts nothing."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze on this machine: the units were not judged")
+    units = [tmp_path / name for name in ("portway.service", "portway.socket")]
+    for unit in units:
+        shipped = (ROOT / "conf" / unit.name).read_text()
+        unit.write_text(shipped.replace("/opt/portway/bin/portway", "/bin/true"))  # which is there
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, check=False,
+        env={**os.environ, "SYSTEMD_LOG_TARGET": "console"},
+    )  # fmt: skip
+    assert [line for line in done.stderr.decode().splitlines() if "portway" in line] == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
