@@ -11,12 +11,15 @@ import os
 import random
 import shutil
 import signal
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import pytest
 
 from supervisor.cli.demo.credentials import Certificate, Issuer, write_certificate
@@ -30,19 +33,51 @@ from tests.system.support.poll import until
 from tests.system.support.site import Site, open_site
 
 FLOWS, RELOADS = 32, 12
-CHAT = """
+MORE = """
 [pools.chat]
-servers = ["{address}"]
+servers = ["{chat}"]
+
+[pools.stream]
+servers = ["{stream}"]
 
 [gateway.routes.chat]
 path = "/chat"
 pool = "chat"
+
+[gateway.routes.stream]
+path = "/stream"
+pool = "stream"
+timeout = "90s"
 """
 ROUTE = """
 [gateway.routes.turn{turn}]
 path = "/turn/{turn}"
 pool = "user"
 """
+
+
+@attrs.define(eq=False)
+class Stream:
+    """A server with one answer: numbered lines, one every 20 ms, until the test says that it is enough."""
+
+    listener: socket.socket
+    enough: threading.Event = attrs.Factory(threading.Event)
+    sent: int = 0
+
+    def serve(self) -> None:
+        with self.listener.accept()[0] as sock:
+            read_until(sock, b"\r\n\r\n")
+            sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not self.enough.wait(0.02):
+                self.sent += 1
+                sock.sendall(b"9\r\n%08d\n\r\n" % self.sent)
+            sock.sendall(b"0\r\n\r\n")
+
+
+@pytest.fixture(scope="module")
+def stream() -> Iterator[Stream]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield Stream(listener)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +88,18 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Certificate]:
 
 @pytest.fixture(scope="module")
 def site(
-    postgres: Cluster, issuer: Issuer, pairs: list[Certificate], tmp_path_factory: pytest.TempPathFactory
+    postgres: Cluster,
+    issuer: Issuer,
+    pairs: list[Certificate],
+    stream: Stream,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("trust")
     chat = Backend("tcp", "chat", 0, ("upgrade",)).start()
     drain = "75s" if LONG else "12s"
     try:
-        with open_site(
-            folder, postgres, issuer, CHAT.format(address=chat.address), drain_timeout=drain, open_timeout="90s"
-        ) as opened:
+        more = MORE.format(chat=chat.address, stream=f"127.0.0.1:{stream.listener.getsockname()[1]}")
+        with open_site(folder, postgres, issuer, more, drain_timeout=drain) as opened:
             for pair in pairs:
                 opened.tls.load_verify_locations(pair.authority)
             yield opened
@@ -168,18 +206,19 @@ def another(site: Site, turn: int) -> str:
 @FORMS
 @pytest.mark.timeout(300)
 def test_what_is_under_way_lives_through_reloads_and_finishes_through_an_upgrade(
-    site: Site, pairs: list[Certificate], seconds: int
+    site: Site, stream: Stream, pairs: list[Certificate], seconds: int
 ) -> None:
     """A download, an upgraded connection and a transaction."""
     body: list[bytes] = []
-    size = 400_000
 
     def download() -> None:
         with Client(site.address("https"), site.tls, timeout=2.0 * seconds) as client:
-            body.append(client.get(f"/open/down?size={size}&pause={seconds / 3}").body)
+            body.append(client.get("/stream").body)
 
-    thread = threading.Thread(target=download)
-    thread.start()
+    threads = [threading.Thread(target=work) for work in (stream.serve, download)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
     with connect(site.address("https")) as sock, site.tls.wrap_socket(sock, server_hostname="localhost") as tls:
         tls.settimeout(2.0 * seconds)
         tls.sendall(b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
@@ -196,15 +235,18 @@ def test_what_is_under_way_lives_through_reloads_and_finishes_through_an_upgrade
                 old = set(site.daemon.pids("gateway") + site.daemon.pids("pooler"))
                 upgrade(site)
                 assert old & set(site.daemon.pids("pooler")), "the one with the transaction"
-                assert thread.is_alive(), "the download is still under way"
                 connection.execute("INSERT INTO trust VALUES (3)")
             assert rows(site) == [0, 1, 2, 3], "committed through the worker from before the upgrade"
         farewell = read_until(tls, b"\x88\x02\x03\xe9")
         assert farewell == b"\x88\x02\x03\xe9", "told to go elsewhere (1001), between two frames"
         tls.sendall(b"\x88\x82\0\0\0\0\x03\xe9")
         tls.unwrap().close()
-    thread.join()
-    assert body == [(b"0123456789abcdef" * size)[:size]]
+    stream.enough.wait(began + seconds - time.monotonic())
+    stream.enough.set()
+    for thread in threads:
+        thread.join()
+    assert body == [b"".join(b"%08d\n" % number for number in range(1, stream.sent + 1))]
+    print(f"\n{time.monotonic() - began:.0f} s of download through 3 reloads and an upgrade: {stream.sent} pieces")
     until(lambda: not old & pids(site), "the old ones to end", 2.0 * seconds)
 
 

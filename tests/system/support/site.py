@@ -140,7 +140,7 @@ limits = ["per_user"]
 [gateway.routes.open]
 path = "/open/*"
 pool = "user"
-timeout = "{open_timeout}"
+timeout = "15s"
 
 [pooler]
 server_idle_timeout = "{server_idle_timeout}"
@@ -166,7 +166,6 @@ users = "users.txt"
 """
 DEFAULTS: Mapping[str, Any] = {
     "drain_timeout": "1s",
-    "open_timeout": "15s",
     "user_balance": "least_connections",
     "user_rate": "100000/s",
     "session_timeout": "60s",
