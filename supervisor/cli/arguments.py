@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from supervisor.cli.exits import DONE, FAILED, USAGE
+from supervisor.cli.exits import DONE, FAILED, USAGE, Stopped
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -100,11 +100,14 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 
 def run(command: Command, options: argparse.Namespace) -> int:
-    """One command, with the two ends that every one of them may come to."""
+    """One command, with the ends that every one of them may come to."""
     try:
         code = command(options)
         sys.stdout.flush()
         return code
+    except Stopped as end:
+        print(end, file=sys.stderr)
+        return end.code
     except KeyboardInterrupt:
         return FAILED
     except BrokenPipeError:

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from supervisor.cli.exits import FAILED, USAGE, Stopped
 from supervisor.ground.config import ConfigError, SupervisorTable
 from supervisor.ground.config.secrets import resolve
 from supervisor.ground.config.source import read
@@ -67,8 +68,13 @@ def ask(path: Path, request: dict[str, Any], patience: float = PATIENCE) -> dict
 
 
 def ask_daemon(config: Path, request: dict[str, Any], patience: float = PATIENCE) -> dict[str, Any]:
-    """The answer of the daemon that runs `config`. Raises Unreachable, ConfigError."""
-    return ask(socket_path(config), request, patience)
+    """The answer of the daemon that runs `config`. Raises Stopped for a file that is no TOML, or without a daemon."""
+    try:
+        return ask(socket_path(config), request, patience)
+    except ConfigError as error:
+        raise Stopped(USAGE, str(error)) from None  # it says itself which file is to blame
+    except Unreachable as error:
+        raise Stopped(FAILED, f"portway: {error}") from None
 
 
 def errors_of(answer: dict[str, Any]) -> list[str]:
@@ -77,10 +83,9 @@ def errors_of(answer: dict[str, Any]) -> list[str]:
     return [str(error) for error in errors]
 
 
-def complain(error: ConfigError | Unreachable | str) -> None:
-    """A text for the person at the terminal; what the file is to blame for already says which file."""
-    text = str(error)
-    print(text if isinstance(error, ConfigError) else f"portway: {text}", file=sys.stderr)
+def complain(text: str) -> None:
+    """A text for the person at the terminal."""
+    print(f"portway: {text}", file=sys.stderr)
 
 
 def _line(connection: socket.socket) -> bytes:

@@ -9,9 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from supervisor.cli.control import Unreachable, ask_daemon, complain, errors_of
-from supervisor.cli.exits import DONE, FAILED, USAGE
-from supervisor.ground.config import ConfigError
+from supervisor.cli.control import ask_daemon, complain, errors_of
+from supervisor.cli.exits import DONE, FAILED
 
 _SAID = {"normal": "given work again", "maintenance": "in maintenance", "draining": "draining"}
 
@@ -20,14 +19,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit code 0 when done, 1 when refused or without a daemon, 2 for a file that can't be read."""
     state = _state(options)
     request = {"command": "drain", "server": options.server, "state": state}
-    try:
-        answer = ask_daemon(Path(options.config), request)
-    except ConfigError as error:
-        complain(error)
-        return USAGE
-    except Unreachable as error:
-        complain(error)
-        return FAILED
+    answer = ask_daemon(Path(options.config), request)
     if not answer.get("ok"):
         for reason in errors_of(answer):
             complain(reason)

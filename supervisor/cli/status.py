@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from supervisor.cli.control import Unreachable, ask_daemon, complain, errors_of
-from supervisor.cli.exits import DONE, FAILED, USAGE
-from supervisor.ground.config import ConfigError
+from supervisor.cli.control import ask_daemon, complain, errors_of
+from supervisor.cli.exits import DONE, FAILED
 
 WIDE = 500  # columns where nobody's terminal sets a width: a cut address helps nobody
 
@@ -33,15 +32,8 @@ Row = Sequence[object]
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0, 1 without a daemon, 2 for a file that can't be read."""
-    try:
-        request = {"command": "status"} if options.tier is None else {"command": "status", "tier": options.tier}
-        answer = ask_daemon(options.config, request)
-    except ConfigError as error:
-        complain(error)
-        return USAGE
-    except Unreachable as error:
-        complain(error)
-        return FAILED
+    request = {"command": "status"} if options.tier is None else {"command": "status", "tier": options.tier}
+    answer = ask_daemon(options.config, request)
     status = answer.get("status")
     if not answer.get("ok") or not isinstance(status, dict):
         for reason in errors_of(answer):

@@ -6,23 +6,15 @@ import argparse
 import json
 import sys
 
-from supervisor.cli.control import Unreachable, ask_daemon, complain, errors_of
+from supervisor.cli.control import ask_daemon, complain, errors_of
 from supervisor.cli.exits import DONE, FAILED, USAGE
-from supervisor.ground.config import ConfigError
 
 PATIENCE = 150.0  # seconds: the daemon gives the rehearsal and the start of the new processes 60 each
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0 when the new code runs, 2 when the configuration was refused, 1 for any other reason."""
-    try:
-        answer = ask_daemon(options.config, {"command": "upgrade"}, PATIENCE)
-    except ConfigError as error:
-        complain(error)
-        return USAGE
-    except Unreachable as error:
-        complain(error)
-        return FAILED
+    answer = ask_daemon(options.config, {"command": "upgrade"}, PATIENCE)
     if options.json:
         print(json.dumps(answer))
     if not answer.get("ok"):

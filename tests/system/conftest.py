@@ -15,6 +15,7 @@ import pytest
 from supervisor.cli.demo import ports
 from supervisor.cli.demo.credentials import Certificate, Issuer, write_certificate
 from supervisor.cli.demo.postgres import Cluster, Unavailable, find
+from tests.system.supervised.daemon import Supervised
 from tests.system.support.abused import Abused, open_abused
 from tests.system.support.backends import Backend
 from tests.system.support.daemon import Daemon
@@ -52,6 +53,25 @@ def daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
         def start(text: str, name: str = "portway.toml", ready: bool = True) -> Daemon:
             started = Daemon.start(tmp_path, text, name, ready)
+            stack.callback(started.stop)
+            return started
+
+        yield start
+
+
+@pytest.fixture
+def port(free_tcp_port: Callable[[], int]) -> int:
+    """A free TCP port."""
+    return free_tcp_port()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+    """`start(text, *prefix)` is a daemon with the fake tier, which may fail to start; whatever it leaves is ended."""
+    with ExitStack() as stack:
+
+        def start(text: str, *prefix: str) -> Supervised:
+            started = Supervised.start(tmp_path, text, *prefix)
             stack.callback(started.stop)
             return started
 

@@ -19,43 +19,11 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli.control import Unreachable
-from tests.system.supervised.daemon import ROOT, Supervised, Visitor
+from tests.system.supervised.daemon import ROOT, Supervised, Visitor, config
 from tests.system.support.poll import until
 
 LONG = bool(os.environ.get("PORTWAY_LONG"))
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-def config(port: int, workers: int = 2, supervisor: str = "", fake: str = "", more: str = "") -> str:
-    return f"""
-[supervisor]
-workers = {workers}
-drain_timeout = "10s"
-{supervisor}
-[fake]
-{fake}
-[fake.listeners.a]
-bind = "127.0.0.1:{port}"
-{more}
-"""
-
-
-@pytest.fixture
-def port(free_tcp_port: Callable[[], int]) -> int:
-    return free_tcp_port()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    """`start(text)` is a daemon that may fail to start; whatever it leaves is ended."""
-    with contextlib.ExitStack() as stack:
-
-        def start(text: str, *prefix: str) -> Supervised:
-            daemon = Supervised.start(tmp_path, text, *prefix)
-            stack.callback(daemon.stop)
-            return daemon
-
-        yield start
 
 
 def spread(port: int, seconds: float = 10.0) -> set[int]:

@@ -14,39 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.supervised.daemon import ROOT, Supervised, Visitor
+from tests.system.supervised.daemon import ROOT, Supervised, Visitor, config
 from tests.system.supervised.manager import Manager, activating
 from tests.system.support.poll import until
-
-
-def config(port: int, workers: int = 2, supervisor: str = "", more: str = "") -> str:
-    return f"""
-[supervisor]
-workers = {workers}
-drain_timeout = "10s"
-{supervisor}
-[fake.listeners.a]
-bind = "127.0.0.1:{port}"
-{more}
-"""
-
-
-@pytest.fixture
-def port(free_tcp_port: Callable[[], int]) -> int:
-    return free_tcp_port()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
-    """`start(text, *prefix)` is a daemon; whatever it leaves is ended."""
-    with contextlib.ExitStack() as stack:
-
-        def start(text: str, *prefix: str) -> Supervised:
-            daemon = Supervised.start(tmp_path, text, *prefix)
-            stack.callback(daemon.stop)
-            return daemon
-
-        yield start
 
 
 @pytest.fixture
@@ -64,7 +34,7 @@ def test_a_manager_is_told_of_the_start_each_reload_and_the_end(
 ) -> None:
     daemon = start(config(port), *manager.prefix()).ready()
     until(lambda: manager.words() == ["STATUS", "READY"], "the start to be told")
-    daemon.config.write_text(config(port, more='[fake]\ngreeting = "other"\n'))
+    daemon.config.write_text(config(port, fake='greeting = "other"'))
     daemon.send(signal.SIGHUP)
     until(lambda: manager.words()[2:] == ["RELOADING", "READY"], "the reload to be told")
     assert manager.heard[-2]["MONOTONIC_USEC"].isdigit()
@@ -82,7 +52,7 @@ def test_a_manager_is_told_of_the_start_each_reload_and_the_end(
 def test_a_daemon_that_cannot_start_is_never_called_ready(
     start: Callable[..., Supervised], port: int, manager: Manager
 ) -> None:
-    daemon = start(config(port, more='[fake]\nstart = "fail"\n'), *manager.prefix())
+    daemon = start(config(port, fake='start = "fail"'), *manager.prefix())
     assert daemon.wait() == 1
     assert "READY" not in manager.words()
 
@@ -281,7 +251,7 @@ def test_a_manager_s_socket_is_polled_beside_our_own_and_survives_reloads(
     until(both, "both workers to answer")
     before = daemon.files()
     for generation in (2, 3):
-        text = config(port, more=f'[fake]\ngreeting = "{generation}"\n')
+        text = config(port, fake=f'greeting = "{generation}"')
         daemon.config.write_text(text.replace("listeners.a", "listeners.b") if generation == 3 else text)
         assert daemon.ask("reload")["ok"]
         with Visitor(port) as visitor:

@@ -7,34 +7,22 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.system.supervised.daemon import Supervised, Visitor
+from tests.system.supervised.daemon import Supervised, Visitor, config
 from tests.system.support.poll import until
 from tests.system.support.processes import open_files, resident
 from tests.system.support.shared import taken
-from tests.system.test_supervisor import LONG, config, refused, spread
+from tests.system.test_supervisor import LONG, refused, spread
 
 
 @pytest.fixture
-def port(free_tcp_port: Callable[[], int]) -> int:
-    return free_tcp_port()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[str], Supervised]]:
-    with contextlib.ExitStack() as stack:
-
-        def start(text: str) -> Supervised:
-            daemon = Supervised.start(tmp_path, text)
-            stack.callback(daemon.stop)
-            return daemon.ready()
-
-        yield start
+def start(start: Callable[..., Supervised]) -> Callable[[str], Supervised]:
+    """`start(text)` is a daemon that is ready."""
+    return lambda text: start(text).ready()
 
 
 def listener(name: str, port: int) -> str:

@@ -17,22 +17,8 @@ import attrs
 import pytest
 
 from supervisor.arbiter.estate import VARIABLE
-from tests.system.supervised.daemon import Supervised, Visitor
+from tests.system.supervised.daemon import Supervised, Visitor, config
 from tests.system.support.poll import until
-
-
-def config(port: int, workers: int = 2, fake: str = "", more: str = "", first: str = "") -> str:
-    return f"""
-[supervisor]
-{first}
-workers = {workers}
-drain_timeout = "10s"
-[fake]
-{fake}
-[fake.listeners.a]
-bind = "127.0.0.1:{port}"
-{more}
-"""
 
 
 @attrs.define(eq=False)
@@ -142,7 +128,7 @@ OTHER_ESTATE = "if role:\n from supervisor.arbiter import estate; estate.VERSION
 # What the new code is, what the file says, the exit code, the reason
 REFUSED = {
     "a file with errors": ("", config(1, fake='greetin = "x"'), 2, 'unknown key; did you mean "greeting"?'),
-    "another control socket": ("", config(1, first='control = "x.sock"'), 2, "supervisor.control: "),
+    "another control socket": ("", config(1, supervisor='control = "x.sock"'), 2, "supervisor.control: "),
     "a module that can't be imported": ("sys.modules['setproctitle'] = None", "", 1, "ModuleNotFoundError: "),
     "an end before a word": ("if role: os._exit(7)", "", 1, "the new code ended before it had been rehearsed"),
     "a plane of another layout": (OTHER_LAYOUT, "", 1, "this code has"),

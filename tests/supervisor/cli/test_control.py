@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.cli.control import Unreachable, ask, ask_daemon, errors_of, socket_path
+from supervisor.cli.exits import Stopped
 from supervisor.ground.config import ConfigError
 
 Start = Callable[[Any], Any]
@@ -75,7 +76,7 @@ def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
 )
 def test_an_answer_that_is_none_is_said(config: Path, daemon: Start, answer: bytes, message: str) -> None:
     daemon(answer)
-    with pytest.raises(Unreachable, match=message):
+    with pytest.raises(Stopped, match=message):
         ask_daemon(config, {})
 
 

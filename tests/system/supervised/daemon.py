@@ -21,6 +21,21 @@ from tests.system.support.processes import TITLE, Process, open_files, running, 
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def config(port: int, workers: int = 2, supervisor: str = "", fake: str = "", more: str = "") -> str:
+    """A configuration of the fake tier with one listener; `supervisor` and `fake` are lines of these tables."""
+    return f"""
+[supervisor]
+workers = {workers}
+drain_timeout = "10s"
+{supervisor}
+[fake]
+{fake}
+[fake.listeners.a]
+bind = "127.0.0.1:{port}"
+{more}
+"""
+
+
 @attrs.define(eq=False)
 class Supervised:
     """A running daemon."""
