@@ -35,7 +35,7 @@ class Calling:
         self.by = 0.0  # the client's deadline, of which each server is told what is left; 0: none
 
     async def call(
-        self, key: str, within: float, first: Server | None = None, *, fresh: bool = False,
+        self, key: str | bytes, within: float, first: Server | None = None, *, fresh: bool = False,
         exclude: tuple[Server, ...] = _NOT_TRIED,
     ) -> Call:  # fmt: skip
         """A call to a server of the route's pool, counted as in flight there. On a connection that is open already,
@@ -45,30 +45,54 @@ class Calling:
         if self._flags & WEBSOCKET and transport.table.protocol in ("h2", "h2c"):
             raise PeerError("upgrade_unknown", "a WebSocket needs a server that speaks HTTP/1.1", close=False)
         multiplexes = transport.multiplexes and not self._flags & WEBSOCKET
-        server = first
-        if server is None:
+        server, counted = first, False
+        if server is None and route.pool.table.max_queued:
+            queue = shared.queues.of(route.pool)
+            if not route.pool.is_full(exclude):  # better the same again than none
+                exclude = _NOT_TRIED
+            server = await queue.take(key, exclude)
+            if server is None:
+                raise PeerError("no_server", "no server has a place", fields=(b"Retry-After: 1",))
+            counted = True
+        elif server is None:
             server = route.pool.pick(key, exclude)
             if server is None and exclude:  # better the same again than none
                 server, exclude = route.pool.pick(key), _NOT_TRIED
-        if server is not None:
-            stack = None if fresh else upstreams.idle.get(server)
-            if stack:
-                server.started()
-                return self._http1(server, stack.pop()[0], True)
-            if multiplexes:
-                trunk, failure = await self._shared_trunk(server, within)
-                if trunk is not None:
-                    server.started()
-                    return self._http2(trunk)
-                if failure:
-                    exclude = (*exclude, server)
-                    server = route.pool.pick(key, exclude)
-                    if server is None:
-                        raise PeerError(failure, "no server of the pool takes the request")
+        try:
+            call, failure = await self._open_already(server, within, fresh, multiplexes)
+        except BaseException:
+            if counted and server is not None:
+                server.ended()
+            raise
+        if call is not None:
+            if not counted:
+                call.server.started()
+            return call
+        if failure and server is not None:
+            if counted:
+                server.ended()
+            exclude, counted = (*exclude, server), False
+            server = route.pool.pick(key, exclude)
+            if server is None:
+                raise PeerError(failure, "no server of the pool takes the request")
         server, conn, http2 = await upstreams.open(
-            route.pool, transport, key, server, within, exclude, http2=multiplexes
+            route.pool, transport, key, server, within, exclude, http2=multiplexes, counted=counted
         )
         return self._http2(shared.trunks.add(server, conn)) if http2 else self._http1(server, conn, False)
+
+    async def _open_already(
+        self, server: Server | None, within: float, fresh: bool, multiplexes: bool
+    ) -> tuple[Call | None, str]:
+        """A call on a connection to the server that is there, or about to be; else why that has failed, if it has."""
+        if server is None:
+            return None, ""
+        stack = None if fresh else self._shared.upstreams.idle.get(server)
+        if stack:
+            return self._http1(server, stack.pop()[0], True), ""
+        if not multiplexes:
+            return None, ""
+        trunk, failure = await self._shared_trunk(server, within)
+        return (None if trunk is None else self._http2(trunk)), failure
 
     async def _shared_trunk(self, server: Server, within: float) -> tuple[Trunk | None, str]:
         """A connection by HTTP/2 that has room; one that others are opening just now is waited for, and with them goes

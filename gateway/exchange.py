@@ -130,7 +130,7 @@ class Exchange(ABC):
             elif self.call is not None:
                 call, self.call = self.call, None
                 call.release()
-                call.server.ended()
+                self._give_back(call.server)
         finally:
             self._let_go()
 
@@ -139,7 +139,15 @@ class Exchange(ABC):
         call, self.call = self.call, None
         if call is not None:
             call.abandon()
-            call.server.ended()
+            self._give_back(call.server)
+
+    def _give_back(self, server: Server) -> None:
+        """The place on a server, to who waits for it."""
+        pool = self.route.pool
+        if pool.table.max_queued:
+            self.shared.queues.of(pool).ended(server)
+        else:
+            server.ended()
 
     async def _join(self, switch: Switch) -> None:
         """The tunnel after 101."""
@@ -160,7 +168,13 @@ class Exchange(ABC):
         """Begin a try."""
         first, self._picked = self._picked, None
         left = self._patience.left(self.lane.now)
-        self.call = call = await self._calling.call(self.ip, left, first, fresh=self._stale, exclude=self._failed)
+        key: str | bytes = self.ip
+        sticky = self.route.sticky
+        if sticky is not None:
+            key = sticky.key(self._calling.payload, self.ip)
+            if not self._failed:
+                first = sticky.server(self.route.pool, self._calling.payload)
+        self.call = call = await self._calling.call(key, left, first, fresh=self._stale, exclude=self._failed)
         self.server_name = call.server.name
 
     def _try_again(self, call: Call, *, unprocessed: bool = False) -> None:
@@ -210,7 +224,7 @@ class Exchange(ABC):
         if self.flags & CONTINUE and not self._interim and not self.body.received:
             receiving = False  # the client waits for the server's word, so the server's time runs
         began = lane.now
-        by = patience.until(began, bool(self._to_client), receiving)
+        by = patience.until(began, bool(self._to_client), receiving, self._blocked())
         self.session.expire_in(max(0.0, by - began))
         try:
             await park()
@@ -221,6 +235,10 @@ class Exchange(ABC):
         patience.waited(lane.now - began)
 
     # -- towards the server
+
+    def _blocked(self) -> bool:
+        """Whether the client can't send of its body, however much it would."""
+        return False
 
     @abstractmethod
     def _read_body(self) -> bool:
@@ -272,6 +290,7 @@ class Exchange(ABC):
                 self._try_again(call)
             if message.status == 204:  # RFC 9110 §8.6
                 message.lines[:] = [one for one in message.lines if not one.lower().startswith(b"content-length:")]
+            self._mark(call, message.lines)
             if self.route.answer_edits is not None:
                 message = attrs.evolve(message, lines=self.route.answer_edits.apply(message.lines))
             if not message.dated:
@@ -288,11 +307,20 @@ class Exchange(ABC):
                 raise PeerError("bad_answer", "the server changes the protocol without being asked")
             check(message.lines, key_of(self._calling.payload))
             self._tunnel = message
+            self._mark(call, message.lines)
             call.server.succeeded()
             self._say(self._switch(message.lines))
         else:
             self._ended = True
             self._say(self._end(message.trailers))
+
+    def _mark(self, call: Call, lines: list[bytes]) -> None:
+        """Tell the client of a sticky route where to come back."""
+        if self.route.sticky is not None:
+            secure = self.connection.client.scheme == "https"
+            line = self.route.sticky.mark(call.server, self._calling.payload, secure)
+            if line:
+                lines.append(line)
 
     def _say(self, data: bytes) -> None:
         self._to_client = b"".join((self._to_client, data)) if self._to_client else data

@@ -73,15 +73,15 @@ class Patience:
 
     # -- waiting
 
-    def until(self, now: float, delivering: bool, receiving: bool) -> float:
+    def until(self, now: float, delivering: bool, receiving: bool, blocked: bool = False) -> float:
         """When somebody will have taken too long. `delivering`: the client has something to take; `receiving`: it is
-        its turn to send of its body."""
-        self._waited = receiving
+        its turn to send of its body; `blocked`: but what others send leaves it no room."""
+        self._waited = receiving and not blocked
         if delivering:
             self._stuck_since = self._stuck_since or now
             self._client_by = self._stuck_since + CLIENT_SECONDS
         elif receiving:
-            self._client_by = now + (self._idle if self.conversing else self._body_left)
+            self._client_by = now + (self._idle if self.conversing or blocked else self._body_left)
         else:
             self._client_by = math.inf
         server_by = self._server_by
@@ -104,6 +104,6 @@ class Patience:
             return PeerError("answer_timeout", f"no answer within {self._timeout:g} s")
         if delivering:
             return PeerError("client_timeout")
-        if self.conversing:
+        if self.conversing or not self._waited:
             return PeerError("body_timeout", f"neither side has said anything for {self._idle:g} s")
         return PeerError("body_timeout", "the request body comes at less than 1 KiB/s")

@@ -25,13 +25,14 @@ from gateway.replies import FixedReply
 from gateway.retries import Retries
 from gateway.route_tables import RouteTable
 from gateway.routes import Router
+from gateway.sticky import Sticky, nobody
 from gateway.tokens import Verifier
 from gateway.transport import HTTP1, HTTP2, Transport, transport
 from gateway.treatments import Split, SplitBy, Treatment
 from supervisor.ground.config import Config
 from supervisor.ground.net.addresses import within
 from supervisor.ground.net.tls import Certificates
-from supervisor.ground.pools import Pool
+from supervisor.ground.pools import Pool, Server
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
@@ -47,6 +48,8 @@ class Route:
     log: str  # members of the log line's JSON object
     pool: Pool  # of a route that answers by itself it is never looked at, nor what goes with it
     transport: Transport  # how the pool's servers are spoken to
+    pick: Callable[[str], Server | None]  # the pool's; where more is to be asked than that, one that finds none
+    sticky: Sticky | None
     verifier: Verifier | None
     before: tuple[Limit, ...]  # limits that need no identity
     after: tuple[Limit, ...]
@@ -135,6 +138,8 @@ def make(
             timeout=float(table.timeout),
             idle_timeout=float(table.idle_timeout),
             total_timeout=math.inf if table.total_timeout is None else float(table.total_timeout),
+            pick=_pick(table, pools, table.pool),
+            sticky=None if table.sticky is None else Sticky(table.sticky),
             retries=Retries(table.retries, lambda: plane.cells[counters]),
             max_body=None if table.max_body is None else int(table.max_body),
             counters=counters,
@@ -165,6 +170,13 @@ def make(
 
 def _log(route: str, pool: str | None) -> str:
     return f'"route":{json.dumps(route)},"pool":{json.dumps(pool)}'
+
+
+def _pick(table: RouteTable, pools: Mapping[str, Pool], name: str | None) -> Callable[[str], Server | None]:
+    """How the express lane finds a server."""
+    if name is None or table.sticky is not None or pools[name].table.max_queued:
+        return nobody
+    return pools[name].pick
 
 
 def _treatment(
@@ -228,7 +240,11 @@ def _split(
         bounds=tuple(accumulate(share.weight for share in shares)),
         routes=tuple(
             attrs.evolve(
-                route, pool=pools[share.pool], transport=transports[share.pool], log=_log(route.name, share.pool)
+                route,
+                pool=pools[share.pool],
+                transport=transports[share.pool],
+                log=_log(route.name, share.pool),
+                pick=_pick(table, pools, share.pool),
             )
             for share in shares
         ),

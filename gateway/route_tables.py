@@ -154,6 +154,27 @@ class MirrorTable:
 
 
 @attrs.frozen(kw_only=True)
+class StickyTable:
+    """[gateway.routes.NAME] sticky: requests that belong together go to one server."""
+
+    cookie: str | None = None  # one of ours, that names the server
+    max_age: Duration | None = None  # of that cookie; None: until the browser is closed
+    hash: str | None = None  # "header:NAME" or "cookie:NAME", by the hash of its value
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if (self.cookie is None) == (self.hash is None):
+            yield Problem((), "exactly one of cookie and hash is needed")
+        if self.cookie is not None and not is_field_name(self.cookie):
+            yield Problem(("cookie",), "not the name of a cookie")
+        if self.max_age is not None and self.cookie is None:
+            yield Problem(("max_age",), "is for a cookie of ours")
+        if self.hash is not None:
+            kind, _, name = self.hash.partition(":")
+            if kind not in ("header", "cookie") or not is_field_name(name):
+                yield Problem(("hash",), 'must be "header:NAME" or "cookie:NAME"')
+
+
+@attrs.frozen(kw_only=True)
 class RetryTable:
     """[gateway.routes.NAME] retries: requests that a server has failed to answer, tried on another."""
 
@@ -185,6 +206,7 @@ class RouteTable:
     idle_timeout: Duration = Duration(60)  # between two pieces of an answer
     total_timeout: Duration | None = None  # for the whole exchange, bodies included
     retries: RetryTable = RetryTable()
+    sticky: StickyTable | None = None
     max_body: Size | None = None
     rewrite: RewriteTable | None = None
     redirect: RedirectTable | None = None
@@ -217,6 +239,8 @@ class RouteTable:
             value = getattr(self, key)
             if value is not None and value <= 0:
                 yield Problem((key,), "must be more than 0")
+        if self.total_timeout is not None and self.total_timeout < self.timeout:
+            yield Problem(("total_timeout",), f"must be at least timeout, {self.timeout}")
 
     def _outcome_problems(self, config: Any) -> Iterator[Problem]:
         """What becomes of a request: one thing."""
@@ -227,6 +251,11 @@ class RouteTable:
             yield Problem((ways[1],), f"either {ways[0]} or {ways[1]}")
         if self.pool is not None and self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
+        if self.sticky is not None and self.sticky.hash is not None:
+            for name in (self.pool, *(share.pool for share in self.split)):
+                pool = config.pools.get(name)
+                if pool is not None and pool.balance not in ("source_hash", "maglev"):
+                    yield Problem(("sticky", "hash"), f'pool {name} must have balance = "maglev" or "source_hash"')
         if self.split and not sum(share.weight for share in self.split):
             yield Problem(("split",), "every weight is 0: no request could go anywhere")
         if self.split_by is not None and not self.split:

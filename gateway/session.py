@@ -109,7 +109,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     out.append(b"")
                     out.append(data[end + 4 : total])
                     request = b"\r\n".join(out)
-                    server = route.pool.pick(ip)
+                    server = route.pick(ip)
                     stack = None if server is None else idle.get(server)
                     sent, answer = 0, b""
                     if server is not None and stack:

@@ -20,6 +20,7 @@ from gateway.problems import http_date
 from gateway.upstreams import Upstreams
 from supervisor.ground.lane import Lane
 from supervisor.ground.log import AccessLog
+from supervisor.ground.queues import Queues
 from supervisor.plane import layout
 from supervisor.plane.quotas import Quotas
 
@@ -38,17 +39,18 @@ class Shared:
 
     __slots__ = (
         "_date", "_second", "_time", "_wall", "access", "admit", "answers", "blocks", "cells", "identities", "lane",
-        "no_route", "tier", "trunks", "upstreams",
+        "no_route", "queues", "tier", "trunks", "upstreams",
     )  # fmt: skip
 
     def __init__(
         self, lane: Lane, cells: memoryview[int], access: AccessLog, quotas: Quotas, tier: int, no_route: int,
-        complain: Callable[[str, str], None],
+        queues: Queues, complain: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self.lane = lane
         self.cells = cells
         self.access = access
         self.admit = quotas.admit
+        self.queues = queues  # for places on servers that are full
         self.tier = tier  # base of this tier's cells in this worker's column
         self.no_route = no_route  # base of the row that counts what reached no route
         self.answers = AnswerReader()

@@ -62,6 +62,7 @@ class GatewayRuntime:
             self._quotas,
             counters(Kind.TIER, NAME),
             counters(Kind.ROUTE, NO_ROUTE),
+            worker.queues,
             self._complain,
         )
         self._transports: Mapping[str, Transport] = {}

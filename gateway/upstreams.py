@@ -60,21 +60,24 @@ class Upstreams:
         lane.every(SWEEP_SECONDS, self.sweep)
 
     async def open(
-        self, pool: Pool, transport: Transport, key: str, first: Server | None = None,
+        self, pool: Pool, transport: Transport, key: str | bytes, first: Server | None = None,
         within: float = CONNECT_SECONDS, exclude: tuple[Server, ...] = (), *, http2: bool = False,
+        counted: bool = False,
     ) -> tuple[Server, Any, bool]:  # fmt: skip
         """A fresh connection to a server of the pool, counted as in flight there (the caller owes it `ended`), and
         whether it is one of HTTP/2, which is only offered if `http2`.
 
-        `first` is tried first if given, `exclude` not at all. Raises PeerError: no_server, connect_failed,
-        connect_timeout, tls_failed.
+        `first` is tried first if given (and is counted already if `counted`), `exclude` not at all. Raises PeerError:
+        no_server, connect_failed, connect_timeout, tls_failed.
         """
         lane, session = self._lane, self._lane.current
         tried = exclude
         failure = "no_server"
         server = first if first is not None else pool.pick(key, exclude)
         while server is not None:
-            server.started()
+            if not counted:
+                server.started()
+            counted = False
             session.expire_in(min(CONNECT_SECONDS, max(within, 0.0)))
             opening = self.opening[server] = Opening(lane)
             try:

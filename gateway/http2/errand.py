@@ -96,7 +96,7 @@ class Errand(Admission):
         self.bytes_in += len(body)
         out += (b"", body)
         self.request = request = b"\r\n".join(out)
-        server = route.pool.pick(self.ip)
+        server = route.pick(self.ip)
         stack = None if server is None else shared.upstreams.idle.get(server)
         if server is None or not stack:
             self._carry(request, LengthBody(0), judged[2] & TRAILERS, server)

@@ -10,6 +10,7 @@ from gateway.errors import PeerError
 from gateway.exchange import Exchange
 from gateway.framing import Body, StreamedRequest
 from gateway.http2.errors import INTERNAL_ERROR
+from gateway.http2.frames import MAX_FRAME
 from gateway.http2.pipe import Pipe
 from gateway.http2.streams import CLOSED
 from gateway.messages import Head
@@ -37,6 +38,10 @@ class StreamExchange(Exchange):
             now, seconds = self.lane.now, grpc.deadline(payload)
             self._patience.converse(now, seconds)
             self._calling.by = 0.0 if seconds is None else now + seconds
+
+    def _blocked(self) -> bool:
+        # The connection's window is full of what other streams' servers have not taken yet.
+        return self._core.recv_window < MAX_FRAME
 
     def _read_body(self) -> bool:
         stream = self._errand.stream

@@ -66,6 +66,13 @@ def test_a_conversation_may_rest_and_ends_with_its_deadline() -> None:
     assert one.verdict(BEGAN + 100, False).code == "deadline_passed"
 
 
+def test_a_body_that_has_no_room_loses_no_patience() -> None:
+    one = patience()
+    assert one.until(BEGAN, False, True, True) == BEGAN + 60
+    one.waited(20)
+    assert one.until(BEGAN + 20, False, True) == BEGAN + 20 + BODY_GRACE
+
+
 def test_everything_may_have_an_end() -> None:
     one = Patience(BEGAN, 15.0, 60.0, 20.0)
     one.answer_began(BEGAN + 5)
