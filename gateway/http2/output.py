@@ -17,6 +17,8 @@ from gateway.http2.streams import SENDING, Stream
 
 ROOM: Final = 128 * KIB  # bytes of one write: more than a socket takes at once, so nothing is won by more
 
+CRUMB: Final = 256  # bytes; DATA that a shut window cuts smaller earns its client no updates (CVE-2019-9511)
+
 _pack = HEADER.pack
 
 
@@ -32,7 +34,7 @@ class Output:
         self.initial_window = DEFAULT_WINDOW  # and for a new stream
         self.drained: list[Stream] = []  # streams that may queue more; whoever serves the connection empties it
         self.ended: list[Stream] = []  # streams whose last DATA has been framed
-        self.sent = 0  # DATA frames
+        self.sent = 0  # DATA frames that earn the client window updates
         self.waiting: deque[Stream] = deque()  # those with something queued and an open window
 
     def queue(self, stream: Stream, data: bytes | memoryview) -> None:
@@ -69,7 +71,8 @@ class Output:
             frames.append(_pack(size << 8 | DATA, flags, stream.id))
             frames.append(data)
             self.pending += size
-            self.sent += 1
+            if size >= CRUMB or not stream.queued:
+                self.sent += 1
             self.window -= size
             stream.send_window -= size
             stream.moved = now

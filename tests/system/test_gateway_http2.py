@@ -23,7 +23,10 @@ import h2.events
 import h2.exceptions
 import pytest
 
+from gateway.http2 import frames as wire
+from gateway.http2.errors import ENHANCE_YOUR_CALM
 from supervisor.cli.demo.credentials import Certificate
+from tests.gateway.http2.wire import GET, HELLO, POST, head, read_frames
 from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, fetch, trusting
 from tests.system.support.daemon import Daemon
@@ -288,6 +291,38 @@ def test_rapid_reset_ends_its_connection_and_no_other(site: Site) -> None:
     assert quiet.answer(stream)[0] == 200
     quiet.sock.close()
     assert site.daemon.metric("portway_route_reasons_total", reason="http2_flood") == 1
+
+
+ATTACKS = {
+    "PING": wire.frame(wire.PING, 0, 0, b"\0" * 8) * 250,
+    "SETTINGS": wire.settings({}) * 60,
+    "PRIORITY": wire.frame(wire.PRIORITY, 0, 9, b"\0\0\0\0\x10") * 1100,
+    "WINDOW_UPDATE": wire.window_update(0, 1) * 1100,
+    "empty DATA": head(1, POST, end=False) + wire.frame(wire.DATA, 0, 1) * 150,
+    "CONTINUATION": wire.frame(wire.HEADERS, 0, 1, b"\x82") + wire.frame(wire.CONTINUATION, 0, 1) * 30,
+    "malformed requests": b"".join(head(stream, GET[:2]) for stream in range(1, 1001, 2)),
+}
+
+
+def test_every_flood_ends_its_connection_and_costs_no_other(site: Site) -> None:
+    quiet = Http2(site.tls, site.authority)
+    for name, attack in ATTACKS.items():
+        sock = connect(site.plain)
+        sock.sendall(HELLO + attack)
+        said = b""
+        try:
+            while data := sock.recv(1 << 16):
+                said += data
+        except ConnectionError:
+            pass  # what we sent beyond its patience made closing a reset
+        sock.close()
+        goaways = [payload for kind, _, _, payload in read_frames(said) if kind == wire.GOAWAY]
+        assert int.from_bytes(goaways[-1][4:8], "big") == ENHANCE_YOUR_CALM, name
+        stream = quiet.request("/")
+        quiet.flush()
+        assert quiet.answer(stream)[0] == 200
+    quiet.sock.close()
+    assert site.daemon.metric("portway_route_reasons_total", reason="http2_flood") == len(ATTACKS)
 
 
 def test_a_malformed_request_resets_its_stream_alone(site: Site) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -28,10 +31,13 @@ from websockets.sync.client import connect as dial  # noqa: E402
 from websockets.sync.server import ServerConnection, serve  # noqa: E402
 
 MB = 1 << 20
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 CONFIG = """
 [supervisor]
 workers = 1
 drain_timeout = "4s"
+[log]
+access = "access.log"
 [pools.chat]
 servers = ["{server}"]
 [gateway.listeners.plain]
@@ -41,7 +47,28 @@ bind = "{tls}"
 tls = {{ certificates = [{{ cert = "{cert}", key = "{key}" }}] }}
 [gateway.routes.chat]
 pool = "chat"
+[gateway.routes.page]
+path = "/page"
+respond = {{ content_type = "text/html", body = '{page}' }}
+[gateway.routes.data]
+path = "/data/*"
+respond = {{ body = "data" }}
 """
+# What a browser does: many requests at once, and a WebSocket. What it saw it reports by a path, which is logged.
+PAGE = """<title>waiting</title><script>
+const numbers = [...Array(20).keys()];
+const asked = Promise.all(numbers.map(number => fetch("/data/" + number).then(answer => answer.text())));
+const spoken = new Promise((done, failed) => {
+  const socket = new WebSocket("wss://" + location.host + "/chat", "chat");
+  socket.onopen = () => socket.send("hello");
+  socket.onmessage = event => { done(event.data + "-" + socket.protocol); socket.close(4000, "bye"); };
+  socket.onerror = failed;
+});
+Promise.all([asked, spoken]).then(([texts, word]) => {
+  const how = new Set(performance.getEntriesByType("resource").map(one => one.nextHopProtocol));
+  return texts.filter(text => text == "data").length + ":" + word + ":" + [...how];
+}).catch(reason => "failed").then(report => fetch("/data/report:" + report));
+</script>""".replace("\n", " ")
 
 
 @attrs.define(eq=False)
@@ -77,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     plain, tls = (f"127.0.0.1:{free_tcp_port()}" for _ in range(2))
-    text = CONFIG.format(server=f"127.0.0.1:{port}", plain=plain, tls=tls, cert=shown.cert, key=shown.key)
+    text = CONFIG.format(server=f"127.0.0.1:{port}", plain=plain, tls=tls, cert=shown.cert, key=shown.key, page=PAGE)
     daemon = Daemon.start(folder, text)
     yield Site(daemon, plain, tls, trusting(shown.authority), codes)
     daemon.stop()
@@ -166,6 +193,24 @@ def test_a_websocket_by_http_2(site: Site) -> None:
     socket.sock.sendall(socket.h2.data_to_send())
     until(lambda: (4711, "by two") in site.codes, f"the code {site.codes}", 3)
     socket.sock.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium-headless-shell")
+def test_a_browser_speaks_http_2_and_websocket(site: Site, tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    log = site.daemon.folder / "access.log"
+    browser = subprocess.Popen(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
+         "--ignore-certificate-errors", "--remote-debugging-port=0", f"https://localhost:{site.tls[10:]}/page"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: "/data/report" in log.read_text(), "the browser's report", 30.0)
+    finally:
+        browser.terminate()
+        browser.wait(20)
+    assert '"/data/report:20:hello-chat:h2"' in log.read_text()
+    until(lambda: (4000, "bye") in site.codes, "the server to hear the browser's code")
 
 
 def test_a_drain_tells_websockets_to_go_elsewhere(site: Site) -> None:

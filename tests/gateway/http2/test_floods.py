@@ -19,6 +19,8 @@ from gateway.http2.floods import (
     UPDATES_A_SECOND,
 )
 from gateway.http2.frames import ACK, DATA, PING, PRIORITY, SETTINGS
+from gateway.http2.receiving import MAX_CONTINUATIONS
+from gateway.http2.settings import INITIAL_WINDOW_SIZE
 from tests.gateway.http2.wire import POST, head, ready
 
 FLOODS = {
@@ -60,6 +62,26 @@ def test_settings_full_of_changes_count_like_many() -> None:
     core = ready()
     with pytest.raises(ConnectionFault):
         core.receive_data(frames.frame(SETTINGS, 0, 0, b"\0\1\0\0\0\0" * 2000), 2.0)
+
+
+def test_a_window_that_opens_byte_by_byte_earns_no_updates() -> None:
+    core = ready()
+    core.receive_data(frames.settings({INITIAL_WINDOW_SIZE: 0}), 1.0)
+    [stream] = core.receive_data(head(1), 2.0)
+    core.answer(stream, b"\x88", b"x" * 100_000)
+    for _ in range(UPDATES_A_SECOND):
+        core.receive_data(frames.window_update(1, 1), 2.0)
+        core.data_to_send(2.0)
+    with pytest.raises(ConnectionFault, match="WINDOW_UPDATE"):
+        core.receive_data(frames.window_update(1, 1), 2.0)
+
+
+def test_a_head_in_too_many_pieces_is_not_gathered() -> None:
+    core = ready()
+    core.receive_data(frames.frame(frames.HEADERS, 0, 1, b"\x82"), 2.0)
+    with pytest.raises(ConnectionFault, match="CONTINUATION") as caught:
+        core.receive_data(frames.frame(frames.CONTINUATION, 0, 1) * (MAX_CONTINUATIONS + 1), 2.0)
+    assert caught.value.number == ENHANCE_YOUR_CALM
 
 
 def test_a_download_may_have_as_many_window_updates_as_it_needs() -> None:
