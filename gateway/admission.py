@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.connection import Connection
 from gateway.decisions import Decision, undecided_words
+from gateway.errors import PeerError
 from gateway.fields import NAMED, WANTED, Bearer, Field
 from gateway.forwarded import Client, from_proxy, id_lines
 from gateway.guard import Judged, without_named
@@ -71,7 +72,7 @@ class Admission:
             assert route is not None
         self.decision = decision
         self.route = route
-        if route.before:
+        if route.guarded:
             admit_anybody(shared, connection, route, self.ip, extras)
         verified: Verified | None = None
         verifier = route.verifier
@@ -109,8 +110,10 @@ class Admission:
 
 
 def admit_anybody(shared: Shared, connection: Connection, route: Route, ip: str, extras: list[Field] | None) -> None:
-    """The limits that need no identity. Raises PeerError("limited")."""
+    """What needs no identity: whether the route sheds, and limits. Raises PeerError("overloaded"), ("limited")."""
     client, lane = connection.client, shared.lane
+    if route.sheds_on and shared.cells[route.sheds_on] > lane.now_ns:
+        raise PeerError("overloaded", fields=(b"Retry-After: 1",))
     for limit in route.before:
         if limit.key is Key.ROUTE:
             digest = limit.route_digest

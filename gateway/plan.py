@@ -33,7 +33,7 @@ from supervisor.ground.config import Config
 from supervisor.ground.net.addresses import within
 from supervisor.ground.net.tls import Certificates
 from supervisor.ground.pools import Pool, Server
-from supervisor.plane.layout import Kind
+from supervisor.plane.layout import DatabaseState, Kind
 from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
@@ -53,6 +53,8 @@ class Route:
     verifier: Verifier | None
     before: tuple[Limit, ...]  # limits that need no identity
     after: tuple[Limit, ...]
+    sheds_on: int  # the cell that says until when (monotonic ns) requests are refused; 0: none
+    guarded: bool  # it has limits that need no identity, or sheds
     forward_token: bool
     timeout: float  # for an answer, over all tries
     idle_timeout: float  # between the pieces of an answer
@@ -134,6 +136,8 @@ def make(
             verifier=None if table.auth is None else verifiers[table.auth],
             before=before,
             after=after,
+            sheds_on=_pressure(plane, table.sheds_on),
+            guarded=bool(before) or table.sheds_on is not None,
             forward_token=table.forward_token,
             timeout=float(table.timeout),
             idle_timeout=float(table.idle_timeout),
@@ -166,6 +170,14 @@ def make(
         tail=b"\r\nX-Request-Id: %b\r\n" + (served_by + b"\r\n\r\n" if served_by else b"\r\n"),
         drain_timeout=config.supervisor.drain_timeout,
     )
+
+
+def _pressure(plane: Plane, sheds_on: str | None) -> int:
+    """The cell of a database that says until when it is saturated."""
+    if sheds_on is None:
+        return 0
+    row = plane.row(Kind.DATABASE, sheds_on.removeprefix("pooler.databases."))
+    return plane.state(Kind.DATABASE, row) + DatabaseState.SATURATED
 
 
 def _log(route: str, pool: str | None) -> str:

@@ -202,6 +202,7 @@ class RouteTable:
     claims: Mapping[str, str] = attrs.field(factory=dict)  # that it must say; of a list, one member
     forward_token: bool = False
     limits: tuple[str, ...] = ()
+    sheds_on: str | None = None  # "pooler.databases.NAME": 503 while clients wait too long for its connections
     timeout: Duration = Duration(15)  # for an answer to begin, over all tries
     idle_timeout: Duration = Duration(60)  # between two pieces of an answer
     total_timeout: Duration | None = None  # for the whole exchange, bodies included
@@ -234,6 +235,11 @@ class RouteTable:
         for key in ("scopes", "claims"):
             if getattr(self, key) and self.auth is None:
                 yield Problem((key,), "needs auth on the route")
+        if self.sheds_on is not None:
+            pooler = config.tiers.get("pooler")
+            known = [f"pooler.databases.{name}" for name in (pooler.databases if pooler is not None else ())]
+            if self.sheds_on not in known:
+                yield Problem(("sheds_on",), unknown_name("database", self.sheds_on, known))
         yield from self._condition_problems()
         for key in ("timeout", "idle_timeout", "total_timeout"):
             value = getattr(self, key)

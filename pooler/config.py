@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -94,6 +95,8 @@ class DatabaseTable:
     # What can't leave a server connection (temporary tables, advisory locks, ...): its client keeps that, or gets an
     # error.
     session_state: Literal["pin", "refuse"] = "pin"
+    saturated_wait: Duration = Duration(1)  # that a client has waited: routes that shed on it do; 0: never
+    saturated_queue: Annotated[int, Between(0, 1_000_000)] = 0  # or so many wait in one of its pools; 0: never
     user: str | None = None  # log in to the server as this user, whoever the client is
     password: Secret | None = None  # of that user, if the users file does not hold it
     tls: ServerTlsTable | None = None  # to its servers
@@ -111,6 +114,25 @@ class DatabaseTable:
             yield from self._routing_problems(config)
         if self.password is not None and self.user is None:
             yield Problem(("password",), "belongs to a user; name it beside")
+
+    def warnings(self, config: Any, now: datetime) -> Iterable[Problem]:
+        """What its mode breaks, as against a connection of one's own."""
+        if self.pool_mode == "statement":
+            yield Problem(
+                ("pool_mode",),
+                "a session that begins a transaction is ended; BEGIN, cursors, LISTEN, temporary tables and "
+                "advisory locks don't work",
+            )
+        elif self.pool_mode == "session":
+            yield Problem(
+                ("pool_mode",),
+                f"a client keeps its connection until it leaves: of {self.pool_size + 1} clients of a user one waits",
+            )
+        elif self.session_state == "refuse":
+            yield Problem(
+                ("session_state",),
+                "temporary tables, advisory locks of a session and WITH HOLD cursors are errors",
+            )
 
     @property
     def role(self) -> str:

@@ -41,6 +41,14 @@ _FOREVER = 1 << 63
 _NEVER = float("inf")
 
 
+@attrs.frozen
+class Pressure:
+    """Cells of a database: the shared one, and those of this worker."""
+
+    state: int
+    counters: int
+
+
 @attrs.define(eq=False)
 class ServerPool:
     """One pool in one worker. A reload swaps `settings` and `group`."""
@@ -58,6 +66,7 @@ class ServerPool:
     cells: memoryview[int] = attrs.field(init=False, repr=False)
     base: int = attrs.field(init=False)  # its counters in this column
     state: int = attrs.field(init=False)  # its shared fields
+    pressure: Pressure | None = None  # where its database says that it is saturated, if it is to
     readers: ServerPool | None = None  # the same database and user on replicas, where transactions are routed
     origin: ServerPool | None = None  # whose readers these are
     idle: list[ServerConnection] = attrs.field(factory=list)  # the last used last

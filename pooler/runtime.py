@@ -26,7 +26,7 @@ from pooler.hba import Rules
 from pooler.keys import Keys
 from pooler.listener import Listener, certificates
 from pooler.orders import Ask, Cancel, Canceled, Give, Kill, Spare, Told, Want
-from pooler.pool import ServerPool
+from pooler.pool import Pressure, ServerPool
 from pooler.settings import PoolSettings, pool_settings
 from pooler.startup import CancelRequest
 from pooler.sweep import sweep
@@ -168,6 +168,10 @@ class PoolerRuntime:
             self.leases.set_limit(row, settings.size)
             group = worker.pools[settings.group]
             pool = ServerPool(database, settings.user.name, row, worker, self.leases, settings, group, self.pools)
+            if not database.endswith(REPLICAS):
+                row = worker.plane.row(Kind.DATABASE, database)
+                at = worker.plane.state(Kind.DATABASE, row)
+                pool.pressure = Pressure(at, worker.plane.counters(Kind.DATABASE, row, worker.column))
             if self.leaving:
                 pool.abandon()
             self.pools[name] = pool

@@ -24,6 +24,8 @@ class PoolSettings:
     max_lag: float  # of a replica
     auto_reads: bool  # single SELECTs go to replicas, too
     mode: str  # session, transaction, statement
+    saturated_wait: float  # of who has waited for longest
+    saturated_queue: float  # clients waiting
     size: int
     min_size: int
     reserve: int
@@ -63,6 +65,8 @@ def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | 
         role=roles.REPLICA if replicas else database.role,
         max_lag=database.max_replica_lag or math.inf,
         auto_reads=database.reads == "auto",
+        saturated_wait=database.saturated_wait or math.inf,
+        saturated_queue=database.saturated_queue or math.inf,
         mode=special.pool_mode or database.pool_mode,
         size=special.pool_size or database.pool_size,
         min_size=database.min_pool_size,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler import limits, opening, recovery, roles, standing
+from pooler import limits, opening, recovery, roles, saturation, standing
 from pooler.errors import IDLE_IN_TRANSACTION, QUERY_CANCELED, PeerError
 from pooler.states import IDLE
 from supervisor.plane.layout import LeasePool
@@ -33,6 +33,8 @@ def sweep(pool: ServerPool) -> None:
         pool.demand()
     elif pool.settings.min_size or (pool.origin is not None and pool.failure is not None):
         opening.keep_open(pool)
+    if pool.pressure is not None:
+        saturation.look(pool, pool.lane.now - pool.looked)
     _look_at_servers(pool)
     cells[base + LeasePool.IDLE] = len(pool.idle)
     cells[base + LeasePool.BUSY] = len(pool.servers) - len(pool.idle)

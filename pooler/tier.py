@@ -26,7 +26,11 @@ def _listeners(config: Config) -> Sequence[ListenerSpec]:
 
 
 def _rows(config: Config) -> Iterable[tuple[Kind, str]]:
-    return [(Kind.LEASEPOOL, name) for name in pool_names(_table(config))]
+    table = _table(config)
+    return [
+        *((Kind.LEASEPOOL, name) for name in pool_names(table)),
+        *((Kind.DATABASE, name) for name in table.databases),
+    ]
 
 
 def _inherit(config: Config) -> Mapping[str, SSL.Context]:

@@ -35,6 +35,7 @@ _LABELS: Mapping[Kind, Sequence[str]] = {
     Kind.LIMIT: ("limit",),
     Kind.LEASEPOOL: ("database", "user"),
     Kind.TIER: ("tier",),
+    Kind.DATABASE: ("database",),
 }
 # Shown in another form below, or a part of something else.
 _APART: Mapping[Kind, frozenset[int]] = {

@@ -39,6 +39,7 @@ class Kind(enum.Enum):
     LIMIT = "limit"
     LEASEPOOL = "leasepool"  # "database/user"
     TIER = "tier"
+    DATABASE = "database"  # of the pooler
 
 
 class ServerState:
@@ -211,6 +212,14 @@ class LeasePool:
     QUERY_US = 17  # of that, at work
 
 
+class DatabaseState:
+    SATURATED = 0  # any worker: monotonic ns until which clients wait too long, or too many of them
+
+
+class Database:
+    SATURATED_MS = 0  # a worker's: for how long it has said so
+
+
 class TierState:
     pass
 
@@ -262,6 +271,7 @@ TABLES: Mapping[Kind, Table] = {
         LeasePool,
         frozenset({LeasePool.IDLE, LeasePool.BUSY, LeasePool.WAITING, LeasePool.OLDEST_TICKET, LeasePool.CLIENTS}),
     ),
+    Kind.DATABASE: Table(512, 8, 8, DatabaseState, Database),
     Kind.TIER: Table(16, 8, 128, TierState, Tier, frozenset({Tier.SESSIONS})),
 }
 

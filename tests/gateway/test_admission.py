@@ -53,6 +53,22 @@ def test_the_first_limit_that_is_over_refuses() -> None:
     house.lane.finish()
 
 
+def test_a_route_sheds_until_its_database_has_room() -> None:
+    house = House(PLAIN)
+    house.connect("192.0.2.1")
+    (connection,) = house.gateway._live().values()
+    shared, route = house.gateway._shared, house.gateway._listeners["web"].plan.routes["web"]
+    route.sheds_on = house.plane.state(Kind.DATABASE, house.plane.allocate(Kind.DATABASE, "app"))
+    admit_anybody(shared, connection, route, "192.0.2.1", None)
+    shared.cells[route.sheds_on] = shared.lane.now_ns + 1
+    with pytest.raises(PeerError) as caught:
+        admit_anybody(shared, connection, route, "192.0.2.1", None)
+    assert (caught.value.code, caught.value.status, caught.value.fields) == ("overloaded", 503, (b"Retry-After: 1",))
+    shared.cells[route.sheds_on] = shared.lane.now_ns
+    admit_anybody(shared, connection, route, "192.0.2.1", None)
+    house.lane.finish()
+
+
 def test_only_signatures_are_counted_as_verified(keys: Keys) -> None:
     house = House(TEXT)
     route = house.gateway._listeners["web"].plan.routes["web"]

@@ -10,10 +10,11 @@ from typing import Any
 import attrs
 
 from pooler.client import run
-from pooler.config import PoolerTable, pool_names
+from pooler.config import PoolerTable
 from pooler.errors import decode
 from pooler.messages import HEAD, HEAD_SIZE, message, query
 from pooler.runtime import PoolerRuntime
+from pooler.tier import TIER
 from supervisor.ground import pools
 from supervisor.ground.config import Config, load
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
@@ -124,7 +125,7 @@ class Stage:
         plane.set_state(column, ProcessState.READY)
         for kind, name in [
             *pools.rows(self.config),
-            *((Kind.LEASEPOOL, name) for name in pool_names(self.config.tier("pooler"))),
+            *TIER.rows(self.config),
             (Kind.LISTENER, "pooler/main"),
         ]:
             plane.allocate(kind, name)

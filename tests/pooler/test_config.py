@@ -97,3 +97,18 @@ def test_a_broken_users_file_is_refused_line_by_line(configure) -> None:  # type
 def test_more_pools_than_the_plane_has_rows_are_refused(configure) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match="2049 pools"):
         configure(SMALL, "".join(f'"u{number}" "x"\n' for number in range(2049)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "warned"),
+    [
+        ("transaction", ""),
+        ("session", "of 21 clients of a user one waits"),
+        ("statement", "begins a transaction is ended"),
+    ],
+)
+def test_what_a_mode_breaks_is_said(configure, mode: str, warned: str) -> None:  # type: ignore[no-untyped-def]
+    config = configure(SMALL.replace('primary = "pg"', f'primary = "pg"\npool_mode = "{mode}"'))
+    said = [problem.message for problem in config.warnings() if problem.path[-1] == "pool_mode"]
+    assert len(said) == bool(warned)
+    assert all(warned in message for message in said)

@@ -46,6 +46,7 @@ def plane() -> Plane:
         (Kind.ROUTE, "r"),
         (Kind.LIMIT, "l"),
         (Kind.LEASEPOOL, "app/alice"),
+        (Kind.DATABASE, "app"),
     ):
         plane.allocate(kind, name)
     plane.cells[plane.state(Kind.LISTENER, 0)] = column
