@@ -68,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     state.add_argument("--maintenance", action="store_true", help="as `portway maintenance`")
     on_server("maintenance", "take a server out of its pool: its flows and sessions, too, go elsewhere")
     on_server("up", "give a server work again that was drained or in maintenance")
+    convert = command(
+        "convert", "a pgbouncer.ini as a configuration on stdout, what can't be carried on stderr", config=False
+    )
+    convert.add_argument("config", metavar="PGBOUNCER.INI", type=Path, help="PgBouncer's configuration file")
     command("schema", "JSON Schema of the configuration, for editors", config=False)
     demo = command("demo", "the whole picture on this machine, backends and PostgreSQL included", config=False)
     demo.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

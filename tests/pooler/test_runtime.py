@@ -74,7 +74,8 @@ def test_a_user_that_is_gone_ends_between_transactions(stage: Make) -> None:
 def test_the_rows_and_listeners_that_the_supervisor_makes(stage: Make) -> None:
     playing = stage()
     assert [(spec.name, spec.bind.port) for spec in TIER.listeners(playing.config)] == [("main", 6432)]
-    assert list(TIER.rows(playing.config)) == [(Kind.LEASEPOOL, "app/app"), (Kind.LEASEPOOL, "app/other")]
+    pools = [(Kind.LEASEPOOL, "app/app"), (Kind.LEASEPOOL, "app/other")]
+    assert list(TIER.rows(playing.config)) == [*pools, (Kind.DATABASE, "app")]
 
 
 def test_messages_that_lead_nowhere_cost_nothing(stage: Make) -> None:
