@@ -160,6 +160,7 @@ class SessionsSlot:
         if server is None and instead_of is not None:
             server = listener.pool.pick(address[0])
         if server is None:
+            listener.no_server()
             return None
         try:
             return self._open(address, server, 0)

@@ -108,6 +108,7 @@ class StatelessSlot:
         for _ in range(2):
             server = listener.pool.pick(address[0], tried)
             if server is None:
+                listener.no_server()
                 return False
             try:
                 sock = outbound.towards(server)

@@ -119,8 +119,8 @@ class EdgeRuntime:
         def segment(slot: int) -> FlowSegment:
             return self._flows.segment(row, slot)
 
-        def full(refused: int) -> None:
-            worker.log.warning("no room for more clients", listener=name, refused=refused, cure="max_sessions")
+        def full(refused: int, limit: str) -> None:
+            worker.log.warning("no room for more clients", listener=name, refused=refused, limit=limit)
 
         table, pool = made.table, made.pools[0]
         return UdpListener(name, lane, plane.cells, cells, table, pool, segment, self._handover.give, full)

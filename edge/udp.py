@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -43,10 +44,10 @@ class UdpListener:
     pool: Pool
     segment: Callable[[int], FlowSegment]  # the plane's rows for a slot
     hand_over: HandOver
-    tell_full: Callable[[int], None]  # that so many clients were refused for want of room, since the last time
+    tell_full: Callable[[int, str], None]  # that so many clients were refused since the last time, and by which limit
     polled: dict[int, AnySlot] = attrs.field(factory=dict)
     left: list[AnySlot] = attrs.field(factory=list)  # given up, and not yet at rest
-    refused: int = 0  # clients, since it was last told
+    refused: Counter[str] = attrs.field(factory=Counter)  # clients since that was last told, by the limit
     told: float = -math.inf  # lane seconds
 
     def attach(self, slot: int, sock: socket.socket, handed: Iterable[tuple[Flow, socket.socket]] = ()) -> None:
@@ -90,16 +91,25 @@ class UdpListener:
         self.left = [one for one in self.left if one.waiting()]
         if self.refused and now - self.told >= TELL_EVERY:
             self.told = now
-            self.tell_full(self.refused)
-            self.refused = 0
+            for limit, count in self.refused.items():
+                self.tell_full(count, limit)
+            self.refused.clear()
 
     def is_full(self) -> bool:
         """Whether another client has to be refused, which is then counted."""
         if self.cells[self.row + layout.Listener.SESSIONS] < self.table.max_sessions:
             return False
-        self.cells[self.row + layout.Listener.REFUSED] += 1
-        self.refused += 1
+        self._refuse("max_sessions")
         return True
+
+    def no_server(self) -> None:
+        """The pool had no server for a client, which is a refusal if that is because all are full."""
+        if self.pool.is_full():
+            self._refuse("max_connections of the pool's servers")
+
+    def _refuse(self, limit: str) -> None:
+        self.cells[self.row + layout.Listener.REFUSED] += 1
+        self.refused[limit] += 1
 
     def header(self, sock: socket.socket, address: Any) -> bytes:
         """What goes in front of a client's datagram, if anything does."""

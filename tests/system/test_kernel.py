@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(bool(REASON), reason=f"THE KERNEL DATAPATH IS NO
 CONFIGURATION = """
 [supervisor]
 workers = 1
+user = "nobody"
 [pools.rr]
 servers = {v4}
 health = {{ type = "tcp", interval = "200ms", timeout = "200ms", fall = 1, rise = 1 }}
@@ -267,6 +268,20 @@ def test_what_the_kernel_cannot_serve_the_workers_do_and_the_log_says_why(runnin
     chosen = {line["listener"]: (line["datapath"], line["reason"]) for line in lines if line["event"] == "datapath"}
     assert chosen["web"] == ("kernel", 'datapath = "kernel", and the kernel can serve all it asks for')
     assert chosen["counted"] == ("proxy", "idle_timeout: the kernel looks at no byte and keeps its own time")
+
+
+def test_only_the_service_keeps_a_capability_and_only_that_one(running: InNamespace) -> None:
+    running.listener("web")  # works
+    found = {}
+    for process in running.status()["processes"]:
+        status = dict(
+            line.split(":\t")
+            for line in Path(f"/proc/{process['pid']}/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        found[process["tier"]] = (int(status["Uid"].split()[0]) == 0, int(status["CapEff"], 16))
+    assert found["edge-datapath"] == (False, 1 << 12)
+    assert found["edge"] == found["prober"] == (False, 0)
 
 
 def test_the_kernels_counts_are_in_the_status(running: InNamespace, net: Network) -> None:

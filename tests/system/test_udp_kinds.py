@@ -188,6 +188,13 @@ def test_a_closed_port_costs_one_way_datagrams_little(
         servers[1].open()
 
 
+def who_is_full(running: Daemon) -> set[str]:
+    def told() -> set[str]:
+        return {line["limit"] for line in running.lines() if line["event"] == "no room for more clients"}
+
+    return until(told, "the log to say so", 5)
+
+
 def test_a_full_table_refuses_says_so_and_harms_nobody_else(running: Daemon, at: dict[str, str]) -> None:
     clients = [UdpClient(at["small"], 0.3) for _ in range(12)]  # one has room in each worker
     try:
@@ -202,7 +209,7 @@ def test_a_full_table_refuses_says_so_and_harms_nobody_else(running: Daemon, at:
         assert all(client.ask(b"again") for client in served)
         assert running.metric("portway_listener_refused_total", listener="small") == 12 - len(served)
         assert running.metric("portway_listener_sessions", listener="small") == len(served)
-        until(lambda: any(line["event"] == "no room for more clients" for line in running.lines()), "the log", 5)
+        assert who_is_full(running) == {"max_sessions"}
     finally:
         for client in clients:
             client.sock.close()
@@ -212,9 +219,19 @@ def test_dig_asks_through_a_stateless_listener(running: Daemon, at: dict[str, st
     if shutil.which("dig") is None:
         pytest.skip("THERE IS NO dig: apt-get install bind9-dnsutils")
     host, port = at["stateless"].split(":")
-    command = ["dig", f"@{host}", "-p", port, "+noedns", "+short", "+tries=1", "a.example.com", "b.example.com"]
+    command = [
+        "dig",
+        f"@{host}",
+        "-p",
+        port,
+        "+noedns",
+        "+short",
+        "+tries=1",
+        *(f"{name}.example.com" for name in "abc"),
+    ]
     done = subprocess.run(command, capture_output=True, check=True, timeout=20)
-    assert sorted(done.stdout.split()) == [b"192.0.2.1", b"192.0.2.2"]
+    # Of three questions one worker gets two, and takes turns.
+    assert set(done.stdout.split()) == {b"192.0.2.1", b"192.0.2.2"}
 
 
 def test_a_reload_that_changes_the_kind_begins_anew(running: Daemon, at: dict[str, str]) -> None:
@@ -224,3 +241,34 @@ def test_a_reload_that_changes_the_kind_begins_anew(running: Daemon, at: dict[st
     with UdpClient(at["syslog"]) as client:
         first, second = client.ask(b"one"), client.ask(b"two")
     assert first["source"] == second["source"]
+
+
+def test_of_ten_servers_one_goes_and_no_flow_of_the_others_moves(running: Daemon, servers: list[Server]) -> None:
+    more = [Server(number) for number in range(10, 20)]
+    bind, fresh = f"127.0.0.1:{ports.free_udp_port()}", []
+    before = running.config.read_text()
+
+    def text(some: list[Server]) -> str:
+        addresses = json.dumps([f"127.0.0.1:{server.port}" for server in some])
+        pool = f'[pools.ten]\nbalance = "maglev"\nservers = {addresses}\n'
+        return f'{before}{pool}[edge.listeners.ten]\nbind = "{bind}"\nprotocol = "udp"\npool = "ten"\n'
+
+    running.rewrite(text(more))
+    assert running.command("reload").status == 0
+    clients = [UdpClient(bind, 2, f"127.0.1.{number}") for number in range(1, 101)]
+    try:
+        first = [client.ask(b"one") for client in clients]
+        gone = more[3]
+        running.rewrite(text([server for server in more if server is not gone]))
+        assert running.command("reload").status == 0
+        assert [client.ask(b"two")["source"] for client in clients] == [one["source"] for one in first]  # flows live on
+        fresh = [UdpClient(bind, 2, f"127.0.1.{number}") for number in range(1, 101)]
+        again = [client.ask(b"three")["server"] for client in fresh]
+        moved = [old["server"] for old, new in zip(first, again, strict=True) if old["server"] != new]
+        assert moved.count(gone.number) == sum(one["server"] == gone.number for one in first) > 0
+        assert len(moved) <= 20  # of a hundred clients about ten, and a few more: the price of an even table
+    finally:
+        for client in (*clients, *fresh):
+            client.sock.close()
+        for server in more:
+            server.close()
