@@ -93,13 +93,13 @@ class Keeper:
             with trio.fail_after(FETCH_SECONDS):
                 data = await fetched(url, one.auth.jwks_ca.data if one.auth.jwks_ca is not None else None)
             load_keys(one.auth, data)
+            text = data.decode()  # JSON may come as UTF-16, key sets may not (RFC 8259 §8.1)
         except trio.TooSlowError:
             log.warning("key set not fetched", url=url, reason=f"not there after {FETCH_SECONDS:g} s")
             return False
         except (Unfetched, ValueError) as error:
             log.warning("key set not fetched", url=url, reason=str(error))
             return False
-        text = data.decode()
         if text != one.data:
             log.info("key set fetched", url=url)
             one.data = text

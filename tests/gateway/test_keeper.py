@@ -74,7 +74,7 @@ def test_a_set_is_told_to_all_workers_and_kept_when_fetching_fails(monkeypatch: 
         await trio.sleep(AGAIN_SECONDS + 1)
         assert scene.told == [(5, KeysMessage(URL, known.decode())), (6, KeysMessage(URL, known.decode()))]
         scene.told.clear()
-        for answer in (Unfetched("status 500"), b"hello", keys.key_set("ES256")):
+        for answer in (Unfetched("status 500"), b"hello", known.decode().encode("utf-16"), keys.key_set("ES256")):
             scene.answer = answer
             await trio.sleep(FRESH_SECONDS)
         assert scene.told == []
