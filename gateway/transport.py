@@ -36,12 +36,12 @@ class Transport:
         """Whether connections made by the other can be used by this one."""
         return (self.table.tls, self.table.protocol) == (other.table.tls, other.table.protocol)
 
-    async def secure(self, conn: Conn, address: str, http2: bool) -> tuple[Any, bool]:
+    async def secure(self, conn: Conn, name: str, http2: bool) -> tuple[Any, bool]:
         """The connection ready for requests, and whether they go by HTTP/2; that is only offered if `http2`. Raises
         TlsError or another OSError."""
         if self.connector is None:
             return conn, self.table.protocol == "h2c"
-        tls = (self.connector if http2 else self.old).wrap(conn, address)
+        tls = (self.connector if http2 else self.old).wrap(conn, name)
         try:
             await tls.handshake()
         except BaseException:

@@ -14,20 +14,26 @@ import h11
 import psycopg
 import trio
 
-from supervisor.ground.config import Bind, HealthTable
+from supervisor.ground.config import Bind, HealthTable, PoolTlsTable
 from supervisor.prober import postgres
 from supervisor.prober.failure import CheckFailed
 from supervisor.prober.grpc import check_grpc
 from supervisor.prober.redis import check_redis
+from supervisor.prober.secure import secured
 
 MAX_HEAD = 16 * 1024  # bytes of a health answer's head; h11's own default
 MAX_BODY = 64 * 1024  # bytes looked through for `body`; a health page is a line
 MAX_DATAGRAM = 65535
 CHUNK = 16 * 1024
+_ALPN = {"http": "http/1.1", "grpc": "h2"}
 
 
-async def attempt(address: Bind, check: HealthTable, noted: postgres.Noted | None = None) -> str | None:
-    """One check, in at most its timeout: None if it passed, else the cause."""
+async def attempt(
+    address: Bind, check: HealthTable, noted: postgres.Noted | None = None,
+    tls: PoolTlsTable | None = None, name: str = "",
+) -> str | None:  # fmt: skip
+    """One check, in at most its timeout: None if it passed, else the cause. With `tls`, http and grpc ask under it, and
+    the server must prove this `name`, or its address."""
     try:
         with trio.fail_after(check.timeout):
             match check.type:
@@ -37,7 +43,12 @@ async def attempt(address: Bind, check: HealthTable, noted: postgres.Noted | Non
                     await check_udp(address, check)
                 case _:
                     async with await connect(address) as stream:
-                        await _ask(stream, check, address)
+                        if tls is not None and check.type in _ALPN:
+                            await _ask(
+                                await secured(stream, tls, name or address.host, _ALPN[check.type]), check, address
+                            )
+                        else:
+                            await _ask(stream, check, address)
     except trio.TooSlowError:
         return f"no answer within {check.timeout}"
     except CheckFailed as error:
@@ -56,7 +67,7 @@ async def attempt(address: Bind, check: HealthTable, noted: postgres.Noted | Non
     return None
 
 
-async def _ask(stream: trio.SocketStream, check: HealthTable, address: Bind) -> None:
+async def _ask(stream: trio.abc.Stream, check: HealthTable, address: Bind) -> None:
     """What a check does on its connection; tcp has nothing more to ask."""
     match check.type:
         case "http":

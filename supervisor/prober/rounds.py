@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from supervisor.ground import health, places
-from supervisor.ground.config import Bind, Config, HealthTable
+from supervisor.ground.config import Bind, Config, HealthTable, PoolTlsTable
 from supervisor.ground.pools import server_name
 from supervisor.ground.tier import Worker
 from supervisor.plane.layout import Active, Kind, Role, ServerState
@@ -24,14 +24,13 @@ from supervisor.plane.memory import Plane
 from supervisor.prober import checks, standing
 from supervisor.prober.names import Lookup, Names
 from supervisor.prober.overview import Overview
-from supervisor.prober.postgres import Noted
 from supervisor.prober.standing import Standing
 from supervisor.prober.verdict import pause, step
 
 LOOK = 0.5  # seconds between looks over the pools: how late an ejection or a failing pool is told
 FIRST_WITHIN = 0.2  # seconds over which first checks are spread: a start must not wait for an interval
 
-Attempt = Callable[[Bind, HealthTable, Noted], Awaitable[str | None]]
+Attempt = Callable[..., Awaitable[str | None]]  # see checks.attempt
 
 
 @attrs.frozen
@@ -42,6 +41,7 @@ class Target:
     address: Bind  # of the check, which may have another port than the traffic
     named: bool  # the address is looked up: where it is stands in the plane
     check: HealthTable
+    tls: PoolTlsTable | None  # of its pool
     pool_row: int
     state: int  # of its row in the plane
     row: int
@@ -87,7 +87,10 @@ class Prober:
         address = self.where(target)
         if address is None:
             return  # down already, and not by this check
-        cause = await self.attempt(address, target.check, functools.partial(self.note, target))
+        attempt = self.attempt
+        if target.tls is not None:
+            attempt = functools.partial(attempt, tls=target.tls, name=target.address.host)
+        cause = await attempt(address, target.check, functools.partial(self.note, target))
         cells[state + ServerState.CHECK_US] = int((trio.current_time() - started) * 1e6)
         cells[state + ServerState.CHECKS] += 1
         if cause is not None:
@@ -139,6 +142,7 @@ def targets(config: Config, plane: Plane) -> Iterator[Target]:
                 address=Bind(server.address.host, table.health.port or server.address.port),
                 named=server.address.is_name,
                 check=table.health,
+                tls=table.tls if table.health.port is None else None,  # another port is another service
                 pool_row=plane.row(Kind.POOL, pool),
                 state=plane.state(Kind.SERVER, row),
                 row=row,

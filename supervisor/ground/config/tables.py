@@ -205,6 +205,11 @@ class PoolTable:
             earlier = first.setdefault(server.address, number)
             if earlier != number:
                 yield Problem(("servers", number), f"{server.address} is already server {earlier} of this pool")
+        check = self.health
+        if self.protocol in ("h2", "h2c") and check is not None and check.type == "http" and check.port is None:
+            yield Problem(
+                ("health", "type"), 'these servers don\'t speak the HTTP/1.1 of this check: take "grpc" or "tcp"'
+            )
         if self.protocol == "h2" and self.tls is None:
             yield Problem(("protocol",), '"h2" is HTTP/2 over TLS: set tls, or did you mean "h2c"?')
         if self.protocol == "h2c" and self.tls is not None:

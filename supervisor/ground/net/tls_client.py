@@ -27,8 +27,8 @@ class Connector:
     """Makes client connections for the servers of one pool.
 
     `authorities` are PEM certificates to trust, None for the system's; `name` is what a server must prove and is asked
-    for (SNI), None for its address; `pair` is the certificate to show if asked. Without `named` a certificate of the
-    right authority is enough, whatever its names. Raises ValueError for what OpenSSL doesn't take.
+    for (SNI), None for what it is called; `pair` is the certificate to show if asked. Without `named` a certificate of
+    the right authority is enough, whatever its names. Raises ValueError for what OpenSSL doesn't take.
     """
 
     def __init__(
@@ -53,10 +53,11 @@ class Connector:
         if pair is not None:
             install(context, pair)
 
-    def wrap(self, conn: Conn, address: str) -> TlsConn:
-        """The client's end over `conn`, which leads to this IP address; the handshake is still to be made."""
+    def wrap(self, conn: Conn, called: str) -> TlsConn:
+        """The client's end over `conn`, which leads to a server with this name or IP address. The handshake is still to
+        be made."""
         ssl = SSL.Connection(self._context, conn.sock)
-        name = self._name or address
+        name = self._name or called
         ip = _is_address(name)
         if not ip:
             ssl.set_tlsext_host_name(name.encode("ascii"))  # RFC 6066 §3: no addresses

@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from supervisor.cli.demo.credentials import write_certificate
-from supervisor.ground.config import Bind, Duration, HealthTable
+from supervisor.ground.config import Bind, Duration, File, HealthTable, PoolTlsTable
 from supervisor.prober import checks
 from supervisor.prober.checks import attempt, check_http
 from supervisor.prober.failure import CheckFailed
@@ -241,3 +241,37 @@ def test_a_closed_udp_port_is_named_so() -> None:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     assert trio.run(attempt, Bind("127.0.0.1", port), HealthTable(type="udp")) == "connection refused"
+
+
+@pytest.mark.parametrize(
+    ("sni", "verify", "cause"),
+    [
+        ("user.internal", True, None),
+        (None, True, None),
+        ("other.internal", True, "tls: certificate_verify_failed"),
+        ("other.internal", False, None),
+    ],
+)
+def test_a_pool_with_tls_is_asked_under_it(tmp_path: Path, sni: str | None, verify: bool, cause: str | None) -> None:
+    shown = write_certificate(tmp_path, ["user.internal", "127.0.0.1"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown.cert, shown.key)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, context, server_side=True)
+        with contextlib.suppress(trio.BrokenResourceError):
+            assert bytes(await secure.receive_some(65536)).startswith(b"GET / HTTP/1.1")
+            await secure.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    tls = PoolTlsTable(sni=sni, ca=File(shown.authority, shown.authority.read_bytes()), verify=verify)
+    assert trio.run(checked_under, tls, serve) == cause
+
+
+async def checked_under(tls: PoolTlsTable, serve: Serve) -> str | None:
+    """What the http check says of a server at 127.0.0.1 under this TLS."""
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        cause = await attempt(Bind("127.0.0.1", listener.socket.getsockname()[1]), http(), tls=tls)
+        nursery.cancel_scope.cancel()
+    return cause
