@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.drain import due
+from tests.edge.house import House
 
 
 def test_nothing_is_closed_in_the_first_half() -> None:
@@ -28,3 +29,13 @@ def test_property_a_drain_closes_all_the_silent_by_its_end(silent: int, timeout:
         left -= now
         passed += 0.1
     assert left == 0
+
+
+def test_a_drain_waits_for_who_has_no_server_yet() -> None:
+    house = House()
+    house.silence(8001)
+    client = house.connect()
+    house.edge.drain()
+    assert house.edge.holding() == ["tcp l connecting"]
+    client.close()
+    house.close()

@@ -74,6 +74,20 @@ def test_a_header_that_does_not_come_ends_with_the_time_of_a_head(house: House) 
     assert count(house, Listener.TIMEOUTS) == 1
 
 
+def test_a_drain_waits_for_who_still_introduces_itself(house: House) -> None:
+    client = house.connect("127.0.0.1")
+    header = encode_v1(SOURCE, HERE)
+    client.send(header[:10])
+    house.gateway.drain()
+    assert house.gateway.holding() == ["http web opening"]
+    client.send(header[10:] + GET)
+    assert house.gateway.holding() == ["http web 192.0.2.77 at work"]
+    house.answer(OK)
+    assert answer(client.take()).field("connection") == "close"
+    assert client.closed
+    assert house.gateway.holding() == []
+
+
 def test_a_header_that_is_cut_costs_its_own_connection(house: House) -> None:
     client = house.connect("127.0.0.1")
     client.send(b"PROXY TCP4 ")
