@@ -31,11 +31,13 @@ _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolEr
 
 
 class Admin:
-    """The service; a reload does not interrupt it, nor a scrape under way. `reasons` names the gateway's reason codes
-    for the metrics."""
+    """The service; a reload does not interrupt it, nor anything a scrape under way. `reasons` names the gateway's
+    reason codes for the metrics."""
 
     def __init__(self, reasons: Sequence[str] = ()) -> None:
         self._reasons = reasons
+        self._accepting = trio.CancelScope()
+        self._answering = 0  # requests under way
         self._held: dict[int, tuple[float, Held]] = {}  # by process id, and when it was told (monotonic seconds)
 
     async def run(self, worker: Worker) -> None:
@@ -47,21 +49,30 @@ class Admin:
             trio.open_nursery() as nursery,
             trio.SocketListener(trio.socket.from_stdlib_socket(listening)) as listener,
         ):
-            while True:
-                await slots.acquire()
-                try:
-                    stream = await listener.accept()
-                except OSError as error:
-                    slots.release()
-                    worker.log.warning("admin can't accept", reason=error.strerror)
-                    await trio.sleep(RETRY)
-                    continue
-                nursery.start_soon(self._hold, stream, worker, slots)
+            with self._accepting:
+                while True:
+                    await slots.acquire()
+                    try:
+                        stream = await listener.accept()
+                    except OSError as error:
+                        slots.release()
+                        worker.log.warning("admin can't accept", reason=error.strerror)
+                        await trio.sleep(RETRY)
+                        continue
+                    nursery.start_soon(self._hold, stream, worker, slots)
+            await trio.sleep_forever()
 
     def receive(self, message: object) -> None:
         """What holds up the drain of a process."""
         if isinstance(message, Held):
             self._held[message.pid] = (time.monotonic(), message)
+
+    def drain(self) -> None:
+        """Others accept now: a successor has the same socket."""
+        self._accepting.cancel()
+
+    def holding(self) -> Sequence[str]:
+        return [f"admin: {self._answering} requests"] if self._answering else []
 
     def view(self, worker: Worker) -> View:
         """What there is to be seen now."""
@@ -77,13 +88,17 @@ class Admin:
         """One connection, and its place among the 64."""
         try:
             async with stream:
-                await serve(stream, worker, lambda: self.view(worker))
+                await serve(stream, worker, lambda: self.view(worker), self._under_way)
         finally:
             slots.release()
 
+    def _under_way(self, change: int) -> None:
+        self._answering += change
 
-async def serve(stream: Stream, worker: Worker, view: Callable[[], View]) -> None:
-    """Answer the requests of one connection until it ends, is silent for too long, or breaks the protocol."""
+
+async def serve(stream: Stream, worker: Worker, view: Callable[[], View], under_way: Callable[[int], None]) -> None:
+    """Answer the requests of one connection until it ends, is silent for too long, or breaks the protocol. `under_way`
+    is told +1 with each request and -1 with the end of its answer."""
     http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     try:
         while True:
@@ -91,9 +106,13 @@ async def serve(stream: Stream, worker: Worker, view: Callable[[], View]) -> Non
                 request = await _request(stream, http)
             if scope.cancelled_caught or request is None:
                 return
-            given = _given(request, view, worker)
-            with trio.fail_after(PATIENCE):
-                await _send(stream, http, request, given)
+            under_way(+1)
+            try:
+                given = _given(request, view, worker)
+                with trio.fail_after(PATIENCE):
+                    await _send(stream, http, request, given)
+            finally:
+                under_way(-1)
             if http.our_state is h11.MUST_CLOSE or http.their_state is not h11.DONE:
                 return
             http.start_next_cycle()

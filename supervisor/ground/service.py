@@ -31,6 +31,17 @@ class Resident(Protocol):
         """What came over the wire for it."""
 
 
+@runtime_checkable
+class Drainable(Protocol):
+    """A service with something to bring to its end; any other is ended by a drain at once."""
+
+    def drain(self) -> None:
+        """Begin nothing new; `run` goes on until it is cancelled."""
+
+    def holding(self) -> Sequence[str]:
+        """What is under way still, a line each."""
+
+
 class ServiceEnded(Exception):
     """The function returned although nobody asked it to end."""
 
@@ -41,6 +52,7 @@ class ServiceRuntime:
     def __init__(self, worker: Worker, service: Service | Resident) -> None:
         self._worker = worker
         self._resident = service if isinstance(service, Resident) else None
+        self._drainable: Drainable | None = service if isinstance(service, Drainable) else None
         self._function: Service = service.run if isinstance(service, Resident) else service
         self._scope = trio.CancelScope()
         self._again = False
@@ -81,10 +93,13 @@ class ServiceRuntime:
             self._resident.receive(message)
 
     def drain(self) -> None:
-        self.close()
+        if self._drainable is None:
+            self.close()
+        else:
+            self._drainable.drain()
 
     def holding(self) -> Sequence[str]:
-        return ()
+        return () if self._drainable is None else self._drainable.holding()
 
     def close(self) -> None:
         self._ending = True

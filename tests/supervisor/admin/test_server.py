@@ -20,6 +20,7 @@ from supervisor.ground.config import Config
 from supervisor.ground.orders import Held
 from supervisor.ground.service import ServiceRuntime
 
+MANY = 500  # answers that no socket's buffer holds
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -39,7 +40,7 @@ async def exchange(worker: Any, *pieces: bytes, eof: bool = True) -> bytes:
 
         async def serve() -> None:
             async with theirs:
-                await server.serve(theirs, worker, lambda: server.Admin().view(worker))
+                await server.serve(theirs, worker, lambda: server.Admin().view(worker), lambda change: None)
 
         nursery.start_soon(serve)
         for piece in pieces:
@@ -139,7 +140,7 @@ def test_a_client_that_drips_does_not_last_longer(worker: Any) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drip)
             start = trio.current_time()
-            await server.serve(theirs, worker, lambda: server.Admin().view(worker))
+            await server.serve(theirs, worker, lambda: server.Admin().view(worker), lambda change: None)
             assert trio.current_time() - start == pytest.approx(server.PATIENCE)
             nursery.cancel_scope.cancel()
 
@@ -150,7 +151,7 @@ def test_a_client_that_does_not_read_is_let_go(worker: Any) -> None:
     async def test() -> None:
         ours, theirs = trio.testing.lockstep_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, theirs, worker, lambda: server.Admin().view(worker))
+            nursery.start_soon(server.serve, theirs, worker, lambda: server.Admin().view(worker), lambda change: None)
             await ours.send_all(REQUEST)
             start = trio.current_time()
         assert trio.current_time() - start == pytest.approx(server.PATIENCE)
@@ -162,7 +163,7 @@ def test_a_client_that_vanishes_is_no_error(worker: Any) -> None:
     async def test() -> None:
         ours, theirs = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.serve, theirs, worker, lambda: server.Admin().view(worker))
+            nursery.start_soon(server.serve, theirs, worker, lambda: server.Admin().view(worker), lambda change: None)
             await trio.testing.wait_all_tasks_blocked()
             await theirs.aclose()
         await ours.aclose()
@@ -211,7 +212,34 @@ def test_a_reload_does_not_cut_a_scrape_under_way(worker: Any, inherited: str, c
                 await stream.send_all(REQUEST.replace(b"healthz", b"status"))
                 with trio.fail_after(10):
                     assert b'"pop": "new"' in await stream.receive_some()
-            service.drain()
+            service.close()
+
+    trio.run(test)
+
+
+def test_a_drain_lets_an_answer_under_way_come_to_its_end(worker: Any, inherited: str) -> None:
+    """While another, which has the same socket, accepts."""
+    admin = server.Admin()
+    service = ServiceRuntime(worker, admin)
+
+    async def test() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.run)
+            async with await trio.open_unix_socket(inherited) as stream:
+                await stream.send_all(REQUEST.replace(b"healthz", b"status") * MANY)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert service.holding() == ["admin: 1 requests"], "its client reads nothing yet"
+                service.drain()
+                async with await trio.open_unix_socket(inherited):
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                    assert select.select([worker.inherited], [], [], 0)[0], "a successor's to accept"
+                received = b""
+                with trio.fail_after(10):
+                    while received.count(b"HTTP/1.1 200 ") < MANY or not received.endswith(b"}\n"):
+                        received += await stream.receive_some()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert service.holding() == []
+            service.close()
 
     trio.run(test)
 

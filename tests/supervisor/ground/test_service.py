@@ -68,6 +68,12 @@ class Resident:
     def receive(self, message: Any) -> None:
         self.heard.append(message)
 
+    def drain(self) -> None:
+        self.heard.append("drain")
+
+    def holding(self) -> list[str]:
+        return ["one more"]
+
 
 def test_a_resident_goes_on_through_a_reload_and_hears_messages() -> None:
     resident, worker = Resident(), FakeWorker()
@@ -81,12 +87,15 @@ def test_a_resident_goes_on_through_a_reload_and_hears_messages() -> None:
             runtime.commit(runtime.prepare(worker.config))  # type: ignore[arg-type]
             runtime.receive("news", [])
             await trio.testing.wait_all_tasks_blocked()
-            assert resident.seen == ["began"]
             runtime.drain()
+            assert runtime.holding() == ["one more"]
+            await trio.testing.wait_all_tasks_blocked()
+            assert resident.seen == ["began"]
+            runtime.close()
 
     trio.run(main)
     assert resident.seen == ["began", "ended two"]
-    assert resident.heard == ["news"]
+    assert resident.heard == ["news", "drain"]
 
 
 def test_one_that_ends_by_itself_is_an_error() -> None:
