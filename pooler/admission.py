@@ -32,6 +32,7 @@ from pooler.messages import (
 )
 from pooler.parameters import changed, greeting, intern, settable
 from pooler.startup import PROTOCOL_3_2, CancelRequest, SSLRequest, Startup
+from pooler.users import Users
 from supervisor.ground.lane import Conn
 from supervisor.plane.layout import Listener
 
@@ -64,6 +65,7 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
         console.may_enter(runtime, wanted.user)
         await console.greet(runtime, client, last)
         return bytes(buffer)
+    await runtime.make_room(wanted.database, wanted.user)
     pool = runtime.pool(wanted.database, wanted.user)
     if pool is None:
         raise PeerError(INVALID_CATALOG_NAME, f'database "{wanted.database}" does not exist')
@@ -129,8 +131,14 @@ def plain(client: Client) -> Conn:
 
 async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> bytes | None:
     """The proof; what is still to be sent of it, or None if the client went away. Raises PeerError."""
+    users = runtime.users
+    if users.find(client.user) is None and runtime.asks_for_users:
+        known = await runtime.lookup.find(client)
+        buffer += client.take_early()
+        if known is not None:
+            users = Users({known.name: known}, users.key)
     try:
-        exchange = Authentication(client.user, _method(runtime, client), runtime.users, _channel(client))
+        exchange = Authentication(client.user, _method(runtime, client), users, _channel(client))
         answer = exchange.begin()
         while not exchange.proved:
             await client.conn.send(answer)
@@ -142,6 +150,7 @@ async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearra
             answer = exchange.answer(*found)
     except PeerError:
         runtime.cells[client.counters + Listener.LOGINS_REFUSED] += 1
+        runtime.lookup.forget(client.database, client.user)
         raise
     return answer + request(OK)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -164,12 +164,22 @@ class AuthTable:
     """[pooler.auth]: who may log in, and how it is proved."""
 
     users: File
+    query: str | None = None  # for who is not in the file: its only row is name and secret; $1 is the name
+    query_user: str | None = None  # who asks; a user of the file
     type: Literal["auto", "scram-sha-256", "md5", "password", "cert", "trust"] = "auto"
     hba: File | None = None  # rules by address, database and user, instead of one type for all
 
     def problems(self, config: Any) -> Iterable[Problem]:
         for problem in read_users(self.users)[1][:MAX_USER_PROBLEMS]:
             yield Problem(("users",), f"{self.users}: {problem}")
+        if (self.query is None) != (self.query_user is None):
+            yield Problem(("query",), "query and query_user go together")
+        elif self.query is not None:
+            known = read_users(self.users)[0].by_name
+            if self.query_user not in known:
+                yield Problem(("query_user",), unknown_name("user", str(self.query_user), known))
+            if "$1" not in self.query:
+                yield Problem(("query",), "does not say where the name goes: $1")
         if self.hba is not None:
             for problem in read_rules(self.hba)[1][:MAX_USER_PROBLEMS]:
                 yield Problem(("hba",), f"{self.hba}: {problem}")
@@ -253,8 +263,13 @@ def pool_names(table: PoolerTable) -> list[str]:
     """The pools that these databases and users make: "database/user", as the plane's rows are called."""
     everybody = list(users_of(table).by_name)
     return [
-        f"{name}{suffix}/{user}"
+        pool
         for name, database in table.databases.items()
-        for suffix in (("", REPLICAS) if database.reads != "off" else ("",))
-        for user in (everybody if database.user is None else [database.user])
+        for pool in pool_names_of(name, database, everybody if database.user is None else [database.user])
     ]
+
+
+def pool_names_of(name: str, database: DatabaseTable, users: Iterable[str]) -> Iterator[str]:
+    """Those of one database and these users."""
+    for suffix in ("", REPLICAS) if database.reads != "off" else ("",):
+        yield from (f"{name}{suffix}/{user}" for user in users)

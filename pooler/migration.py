@@ -24,6 +24,8 @@ METHODS = {"trust": "trust", "md5": "md5", "scram-sha-256": "scram-sha-256", "pl
 DEFAULTS = {
     "pool_mode": "session", "max_client_conn": "100", "server_reset_query": "DISCARD ALL", "listen_port": "6432",
     "auth_type": "md5", "default_pool_size": "20",
+    "auth_query": "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "
+    "FROM pg_authid WHERE rolname=$1 AND rolcanlogin",
 }  # fmt: skip
 # Of a process, a log, or a socket: [supervisor] and [log] have their own words, and the rest needs none.
 NOT_NEEDED = re.compile(
@@ -208,6 +210,11 @@ class _Conversion:
             lines.append(("users", json.dumps(self._get("auth_file"))))
         else:
             self.lost.append("auth_file: missing; [pooler.auth] needs users")
+        if self._get("auth_user"):
+            lines += [
+                ("query_user", json.dumps(self._get("auth_user"))),
+                ("query", json.dumps(self._get("auth_query"))),
+            ]
         method = self._get("auth_type")
         if method == "hba":
             lines.append(("hba", json.dumps(self._get("auth_hba_file"))))
@@ -220,7 +227,8 @@ class _Conversion:
 
 def _known(key: str) -> bool:
     return key in (*PLAIN_KEYS, *DURATIONS, *LISTS, *DEFAULTS) or key in (
-        "listen_addr", "auth_file", "auth_hba_file", "unix_socket_dir", "min_pool_size", "reserve_pool_size",
+        "listen_addr", "auth_file", "auth_user", "auth_hba_file", "unix_socket_dir", "min_pool_size",
+        "reserve_pool_size",
         "max_db_connections", "client_tls_sslmode", "client_tls_cert_file", "client_tls_key_file",
         "client_tls_ca_file", "server_tls_sslmode", "server_tls_ca_file", "server_tls_cert_file", "server_tls_key_file",
     )  # fmt: skip

@@ -16,16 +16,17 @@ from pooler import handover, limits, orphans
 from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
-from pooler.config import REPLICAS, PoolerTable, read_rules, users_of
+from pooler.config import REPLICAS, PoolerTable, pool_names_of, read_rules, users_of
 from pooler.console.averages import PERIOD, Averages
-from pooler.console.reloads import Reloads
 from pooler.console.survey import Survey
 from pooler.drain import Drain
-from pooler.errors import shutting_down
+from pooler.errors import TOO_MANY_CONNECTIONS, PeerError, shutting_down
 from pooler.hba import Rules
 from pooler.keys import Keys
 from pooler.listener import Listener, certificates
+from pooler.lookup import Lookup
 from pooler.orders import Ask, Cancel, Canceled, Give, Kill, Spare, Told, Want
+from pooler.petitions import Petitions
 from pooler.pool import Pressure, ServerPool
 from pooler.settings import PoolSettings, pool_settings
 from pooler.startup import CancelRequest
@@ -33,7 +34,7 @@ from pooler.sweep import sweep
 from pooler.users import Users
 from supervisor.ground.config import Config
 from supervisor.ground.lane import Lane, Listening
-from supervisor.ground.orders import Reloaded
+from supervisor.ground.orders import Reloaded, RowAnswer
 from supervisor.ground.pools import Plan
 from supervisor.ground.tier import Worker
 from supervisor.ground.wire import close_all
@@ -72,7 +73,8 @@ class PoolerRuntime:
     keys: Keys[Client] = attrs.field(init=False)
     cancels: Cancels = attrs.field(init=False)
     survey: Survey = attrs.field(init=False)
-    reloads: Reloads = attrs.field(init=False)
+    petitions: Petitions = attrs.field(init=False)
+    lookup: Lookup = attrs.field(init=False)
     averages: Averages = attrs.field(init=False)
     table: PoolerTable = attrs.field(init=False)
     users: Users = attrs.field(init=False, repr=False)
@@ -90,7 +92,8 @@ class PoolerRuntime:
         self.leases = Leases(worker.plane)
         self.keys = Keys(worker.column)
         self.cancels = Cancels(self)
-        self.survey, self.reloads, self.averages = Survey(self), Reloads(worker), Averages(worker.plane)
+        self.survey, self.petitions, self.averages = Survey(self), Petitions(worker), Averages(worker.plane)
+        self.lookup = Lookup(self)
         self.table = worker.config.tier(NAME)
         self.users = users_of(self.table)
         self._listen({name: certificates(table) for name, table in self.table.listeners.items()})
@@ -109,6 +112,11 @@ class PoolerRuntime:
         """Who may come in from where; None where one method holds for all."""
         auth = self.table.auth
         return read_rules(auth.hba)[0] if auth is not None and auth.hba is not None else None
+
+    @property
+    def asks_for_users(self) -> bool:
+        """Whether who is in no file is looked up."""
+        return self.table.auth is not None and self.table.auth.query is not None
 
     @property
     def ignored(self) -> frozenset[str]:
@@ -155,13 +163,25 @@ class PoolerRuntime:
 
     # -- pools
 
+    async def make_room(self, database: str, user: str) -> None:
+        """Rows in the plane for the pools of a user who is in no file: only the supervisor makes them. PeerError."""
+        table = self.table.databases.get(database)
+        if table is None or table.user is not None or not self.asks_for_users or self.users.find(user) is not None:
+            return
+        for name in pool_names_of(database, table, [user]):
+            errors = await self.petitions.row(name)
+            if errors:
+                raise PeerError(TOO_MANY_CONNECTIONS, f"no room for the pool of another user: {errors[0]}")
+
     def pool(self, database: str, user: str) -> ServerPool | None:
         """The pool for this database and user; None if there is no such thing."""
-        settings = pool_settings(self.table, database, user)
+        settings = pool_settings(self.table, database, user, self.lookup.found(database.removesuffix(REPLICAS)))
         if settings is None or settings.group not in self.worker.pools:
             return None
         name = f"{database}/{settings.user.name}"
         pool = self.pools.get(name)
+        if pool is not None and settings.user.secret != pool.settings.user.secret:  # by query, it has changed
+            pool.swap(attrs.evolve(pool.settings, user=settings.user), pool.group)
         if pool is None:
             worker = self.worker
             row = worker.plane.row(Kind.LEASEPOOL, name)
@@ -241,9 +261,9 @@ class PoolerRuntime:
             case Kill(pid):
                 close_all(descriptors)
                 self.kill(pid)
-            case Reloaded():
+            case Reloaded() | RowAnswer():
                 close_all(descriptors)
-                self.reloads.answered(message)
+                self.petitions.answered(message)
             case _:
                 close_all(descriptors)
 
@@ -261,7 +281,9 @@ class PoolerRuntime:
         plans = self.worker.pools.prepare(config)
         settings: dict[ServerPool, PoolSettings | None] = {}
         for pool in self.pools.values():
-            found = pool_settings(table, pool.database, pool.user)
+            asked = table.auth is not None and table.auth.query is not None
+            known = self.lookup.found(pool.database.removesuffix(REPLICAS)) if asked else {}
+            found = pool_settings(table, pool.database, pool.user, known)
             settings[pool] = found if found is not None and found.user.name == pool.user else None
         pairs = {name: certificates(listener) for name, listener in table.listeners.items()}
         return Prepared(pairs, table, users_of(table), settings, plans)

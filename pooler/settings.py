@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import attrs
 
@@ -11,6 +12,8 @@ from pooler.config import REPLICAS, DatabaseTable, PoolerTable, UserTable, users
 from pooler.encryption import Encryption, encryption
 from pooler.sql import EVERY_PIN, Pin
 from pooler.users import User
+
+_NOBODY: Mapping[str, User] = {}
 
 
 @attrs.frozen
@@ -46,15 +49,17 @@ class PoolSettings:
     refuses: Pin  # what is not to outlive a transaction
 
 
-def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | None:
+def pool_settings(
+    table: PoolerTable, name: str, client: str, found: Mapping[str, User] = _NOBODY
+) -> PoolSettings | None:
     """For the database `name` and the client user `client`; None if there is no such database or user. `name` with
-    REPLICAS behind it is the pool of a database's replicas."""
+    REPLICAS behind it is the pool of a database's replicas; `found` are users that are in no file."""
     replicas = name.endswith(REPLICAS)
     name = name.removesuffix(REPLICAS)
     database = table.databases.get(name)
     if replicas and (database is None or database.replicas is None or database.reads == "off"):
         return None
-    user = None if database is None else _server_user(table, database, client)
+    user = None if database is None else _server_user(table, database, client, found)
     if database is None or user is None:
         return None
     special = table.users.get(user.name, UserTable())
@@ -89,9 +94,9 @@ def pool_settings(table: PoolerTable, name: str, client: str) -> PoolSettings | 
     )
 
 
-def _server_user(table: PoolerTable, database: DatabaseTable, client: str) -> User | None:
+def _server_user(table: PoolerTable, database: DatabaseTable, client: str, found: Mapping[str, User]) -> User | None:
     if database.user is None:
-        return users_of(table).find(client)
+        return users_of(table).find(client) or found.get(client)
     if database.password is not None:
         return User(database.user, password=database.password.value)
     return users_of(table).find(database.user) or User(database.user)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LOOK = 0.1  # seconds between looks at what is still open
 NOT_IN_STATE = "55000"
-RELOAD_WITHIN = 60.0  # seconds: all processes have ten to prepare, and one reload may be ahead
 
 
 async def run(runtime: PoolerRuntime, client: Client, command: Command) -> Result:
@@ -100,7 +99,7 @@ async def _until(runtime: PoolerRuntime, client: Client, done: Callable[[], bool
 
 async def _reload(runtime: PoolerRuntime) -> None:
     """Raises PeerError with the first of the reasons."""
-    errors = await runtime.reloads.ask(RELOAD_WITHIN)
+    errors = await runtime.petitions.reload()
     if errors:
         raise refusal("F0000", f"RELOAD failed: {errors[0]}")
 

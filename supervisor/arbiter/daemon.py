@@ -36,7 +36,18 @@ from supervisor.arbiter.succession import leave, take_over
 from supervisor.arbiter.upgrading import Upgrading
 from supervisor.ground import log, worker
 from supervisor.ground.config import Config
-from supervisor.ground.orders import Holding, Prepared, Ready, Refused, Released, ReloadWanted, Reopen, Swapped
+from supervisor.ground.orders import (
+    Holding,
+    Prepared,
+    Ready,
+    Refused,
+    Released,
+    ReloadWanted,
+    Reopen,
+    RowAnswer,
+    RowWanted,
+    Swapped,
+)
 from supervisor.ground.service import Resident, Service
 from supervisor.ground.tier import Tier
 from supervisor.ground.wire import close_all
@@ -382,3 +393,5 @@ class Daemon:
                     self.reloading.swapped(child, answer)
                 case ReloadWanted(number):
                     self.reloading.ask_for(child, number)
+                case RowWanted(number, kind, name):
+                    self.crew.tell(child, RowAnswer(number, self.rows.add(kind, name)))

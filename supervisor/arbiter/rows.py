@@ -16,6 +16,7 @@ from supervisor.ground.tier import Tier
 from supervisor.plane import flows, layout
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
+from supervisor.plane.region import PlaneError
 
 # Seconds since the reload. A session picks a server and counts it in the same instant; but a process may be stopped,
 # and is killed only when its heart has not beaten for `crew.HUNG_AFTER`. Whoever lives after this has swapped.
@@ -24,6 +25,7 @@ GRACE = 40.0
 Row = tuple[Kind, str]
 
 # Streaks say how something is, not that somebody uses the row.
+_ON_DEMAND = {Kind.LEASEPOOL}  # pools of users whom no file names
 _NOT_USE = {(Kind.SERVER, layout.Server.STREAK)}
 
 
@@ -56,6 +58,18 @@ class Rows:
             self.release(new)
             raise
         return new
+
+    def add(self, kind: str, name: str) -> tuple[str, ...]:
+        """One that a tier has found out that it needs; the errors. It stays: no configuration will say that it may
+        go."""
+        found = next((one for one in _ON_DEMAND if one.value == kind), None)
+        if found is None:
+            return (f"no row of kind {kind} is added while the daemon runs",)
+        try:
+            self.plane.allocate(found, name)
+        except PlaneError as error:
+            return (str(error),)
+        return ()
 
     def release(self, rows: Iterable[Row]) -> None:
         """At once: nobody has used them."""

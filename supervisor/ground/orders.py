@@ -158,6 +158,25 @@ class Reloaded:
     errors: tuple[str, ...]  # none: the file was taken
 
 
+@message("row-wanted")
+@attrs.frozen
+class RowWanted:
+    """A tier needs a row that the configuration does not name. The answer is `RowAnswer`."""
+
+    number: int
+    kind: str
+    name: str
+
+
+@message("row-answer")
+@attrs.frozen
+class RowAnswer:
+    """From the supervisor, to whoever asked by `RowWanted`."""
+
+    number: int
+    errors: tuple[str, ...]  # none: the row is there
+
+
 FROM_SUPERVISOR = (Slots, Sockets, Prepare, Commit, Abort, Renew, Reopen, WhatHolds, Held)
 MAX_HELD_LINES, MAX_HELD_LINE = 40, 200  # lines, characters; JSON may take six bytes for one, a message has 60 KiB
 MAX_REASON = 2000  # characters of a reason; a message is bounded, and a person reads it

@@ -101,6 +101,13 @@ def test_tls_on_both_sides() -> None:
     assert made["auth"] == {"users": "u", "hba": "hba.conf"}
 
 
+def test_users_by_query() -> None:
+    ini = "[databases]\napp = host=10.0.0.1\n[pgbouncer]\nlisten_addr=*\nauth_file=u\nauth_user=asker"
+    made = tomllib.loads(convert(ini).toml)["pooler"]["auth"]
+    assert made["query_user"] == "asker"
+    assert "$1" in made["query"]
+
+
 @pytest.mark.parametrize("text", ["no section", "[databases]\napp = host='x", "[databases]\napp = nonsense"])
 def test_what_is_no_pgbouncer_ini_is_said_so(text: str) -> None:
     with pytest.raises(NotIni):

@@ -127,3 +127,41 @@ def test_a_server_that_can_not_prove_its_name_gets_no_password(
     finally:
         running.daemon.rewrite(before)
         assert running.daemon.command("reload").status == 0
+
+
+def test_users_by_query(running: Pooler, client: Certificate) -> None:
+    """`lookup` may read the secrets, and stands in the file; the others stand in the database alone."""
+    cluster = running.cluster
+    query = (
+        "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END "
+        "FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin"
+    )
+    cluster.add_role("lookup", "secret")
+    cluster.add_role("unlisted", "secret")
+    cluster.add_role("expired", "secret")
+    cluster.execute("GRANT SELECT ON pg_authid TO lookup", database="app")
+    cluster.execute("ALTER ROLE expired VALID UNTIL '2001-01-01'")
+    path = running.folder / "portway.toml"
+    before = path.read_text()
+    (running.folder / "users.txt").write_text('"app" "secret"\n"legacy" "secret"\n"lookup" "secret"\n')
+    try:
+        running.daemon.rewrite(before.replace('hba = "hba.conf"', f'query = "{query}"\nquery_user = "lookup"'))
+        assert running.daemon.command("reload").status == 0
+        for _ in range(4):  # both workers
+            connection = running.connect(user="unlisted")
+            assert connection.execute("SELECT current_user").fetchone() == ("unlisted",)
+        for user, password in (("expired", "secret"), ("unlisted", "wrong"), ("it's nobody", "secret")):
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                running.connect(user=user, password=password)
+        cluster.execute("ALTER ROLE unlisted PASSWORD 'other'")
+        assert until(lambda: entered(running, "other"), BOUND)
+    finally:
+        running.daemon.rewrite(before)
+        assert running.daemon.command("reload").status == 0
+
+
+def entered(running: Pooler, password: str) -> bool:
+    try:
+        return running.connect(user="unlisted", password=password).execute("SELECT 1").fetchone() == (1,)
+    except psycopg.OperationalError:
+        return False

@@ -97,3 +97,12 @@ def test_rows_reloaded_back_and_forth_do_not_run_out(plane: Plane) -> None:
         rows.sweep(now)
         old = new
     assert len(plane.names(Kind.POOL)) <= 2
+
+
+def test_a_pool_that_no_file_names_gets_a_row_on_demand(plane: Plane) -> None:
+    rows = Rows(plane)
+    assert rows.add("leasepool", "app/found") == ()
+    assert rows.add("leasepool", "app/found") == ()
+    assert list(plane.names(Kind.LEASEPOOL)) == ["app/found"]
+    assert "no row of kind server" in rows.add("server", "x")[0]
+    assert rows.add("leasepool", "x" * 1000) != ()
