@@ -61,7 +61,7 @@ def settle(site: Site) -> Snapshot:
     return Snapshot(least, {title: resident(pid) for title, pid in processes.items()})
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("connections", [3000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_connections_killed_at_random_points_leave_everything_as_it_was(site: Site, connections: int) -> None:
     site.check()
