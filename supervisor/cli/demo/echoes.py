@@ -1,4 +1,4 @@
-"""The demo's game servers (UDP) and ingest servers (TCP): they answer with their name, so that one sees who it was.
+"""The demo's game servers (UDP), which answer with their name and a count, and ingest servers (TCP), which echo.
 
 Run as `python -m supervisor.cli.demo.echoes game|ingest NAME PORT`.
 """
