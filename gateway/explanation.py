@@ -1,27 +1,24 @@
 """Why a request goes where it goes: the decision that the workers would make, step by step, each with its key.
 
 The plan is made as a worker makes it, on a plane of its own that nobody else uses, and the request takes the same guard
-and the same admission. So limits are as if nobody had asked before, and servers as if all were up. Nothing secret
-leaves here: tokens and cookies are named, never shown.
+and the same admission. So limits are as if nobody had asked before; servers are in the states that the caller knows of.
+Nothing secret leaves here: tokens and cookies are named, never shown.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 import attrs
 
-from gateway import plan
 from gateway.admission import Admission
-from gateway.answers import AnswerReader
-from gateway.config import NO_ROUTE, GatewayTable
+from gateway.config import GatewayTable
 from gateway.connection import Connection
 from gateway.errors import REASONS, PeerError
-from gateway.forwarded import Client, Identities
+from gateway.forwarded import Client
 from gateway.guard import Judged
 from gateway.limits import Key
 from gateway.objections import conditions, objections
@@ -29,11 +26,9 @@ from gateway.patterns import HostPattern
 from gateway.plan import NAME, ListenerPlan, Plan, Route
 from gateway.replies import Reply
 from gateway.shared import Shared
-from supervisor.ground import pools
+from gateway.trial import trial
 from supervisor.ground.config import Config, Path
-from supervisor.plane.layout import Kind
-from supervisor.plane.memory import Plane
-from supervisor.plane.quotas import Quotas
+from supervisor.ground.health import Health
 
 SECRETS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 
@@ -51,6 +46,15 @@ class Asked:
     fields: Sequence[tuple[str, str]] = ()
     client: str = "127.0.0.1"
     listener: str | None = None
+    arrived: str = "as asked"  # why at this listener
+
+    @property
+    def port(self) -> int:
+        """Where the URL leads. Raises ValueError where it is none."""
+        match = _URL(self.url)
+        if match is None:
+            raise ValueError("a URL begins with http:// or https:// and a host")
+        return int(match[3] or _PORTS[match[1]])
 
 
 @attrs.frozen
@@ -76,41 +80,17 @@ class Explanation:
     detail: str = ""
 
 
-class _Still:
-    """As much of a lane as an admission uses: the time. What it would start never begins."""
-
-    def __init__(self) -> None:
-        self.wall = time.time()
-        self.now_ns = time.monotonic_ns()
-        self.now = self.now_ns / 1e9
-
-    def spawn(self, coro: Any, name: str = "") -> None:
-        coro.close()
-
-
-@attrs.define(eq=False)
-class _Bench:
-    """As much of what a worker's connections share."""
-
-    lane: _Still
-    cells: memoryview[int]
-    admit: Any
-    identities: Identities
-    tier: int
-
-
-def explain(config: Config, asked: Asked) -> Explanation:
-    """Raises ValueError for a URL or a listener that can't be."""
+def explain(config: Config, asked: Asked, states: Mapping[str, str] | None = None) -> Explanation:
+    """`states` are those of servers by their names ("pool/host:port"), as the status has them; None: nobody knows, and
+    all count as up. Raises ValueError for a URL or a listener that can't be."""
+    number = asked.port
     match = _URL(asked.url)
-    if match is None:
-        raise ValueError("a URL begins with http:// or https:// and a host")
+    assert match is not None, "or it had no port"
     scheme, host, port, target = match.groups("")
     table: GatewayTable = config.tier(NAME)
-    name, why = _listener(table, asked.listener, scheme, int(port or _PORTS[scheme]))
+    name, why = _listener(table, asked, scheme, number)
     steps = [Step("listener", name, why, ("gateway", "listeners", name, "bind"))]
-    plane = Plane.create()
-    try:
-        made, shared = _made(config, plane)
+    with trial(config, states or {}) as (made, shared):
         here = made.listeners[name]
         if here.certificates is not None:
             steps.append(_certificate(here, host))
@@ -120,17 +100,16 @@ def explain(config: Config, asked: Asked) -> Explanation:
         if not target.startswith("/"):
             target = "/" + target
         head = "\r\n".join([f"{asked.method} {target} HTTP/1.1", *fields]).encode("utf-8", "surrogateescape")
-        return _Explaining(config, made, here, shared, steps).of(head, asked.client)
-    finally:
-        plane.close()
+        return _Explaining(config, made, here, shared, states, steps).of(head, asked.client)
 
 
-def _listener(table: GatewayTable, named: str | None, scheme: str, port: int) -> tuple[str, str]:
+def _listener(table: GatewayTable, asked: Asked, scheme: str, port: int) -> tuple[str, str]:
     """Which listener takes the connection, and why."""
+    named = asked.listener
     if named is not None:
         if named not in table.listeners:
             raise ValueError(f"there is no listener {named}")
-        return named, f"{table.listeners[named].bind}, as asked"
+        return named, f"{table.listeners[named].bind}, {asked.arrived}"
     fitting = [name for name, one in table.listeners.items() if (one.tls is not None) == (scheme == "https")]
     for name in fitting:
         if table.listeners[name].bind.port == port:
@@ -157,20 +136,6 @@ def _certificate(here: ListenerPlan, host: str) -> Step:
     )
 
 
-def _made(config: Config, plane: Plane) -> tuple[Plan, Shared]:
-    """The plan of a worker that has the plane for itself."""
-    table: GatewayTable = config.tier(NAME)
-    column = plane.claim_column(NAME, 1)
-    rows = [(Kind.TIER, NAME), *((Kind.ROUTE, name) for name in (NO_ROUTE, *table.routes))]
-    for kind, name in (*pools.rows(config), *rows, *((Kind.LIMIT, name) for name in table.limits)):
-        plane.allocate(kind, name)
-    quotas = Quotas(plane)
-    made = plan.make(config, plane, column, pools.Pools(config, plane, column), quotas, AnswerReader())
-    tier = plane.counters(Kind.TIER, plane.row(Kind.TIER, NAME), column)
-    bench = _Bench(_Still(), plane.cells, quotas.admit, Identities(lambda size: bytes(size)), tier)
-    return made, cast(Shared, bench)
-
-
 @attrs.define
 class _Explaining:
     """One request on its way; `steps` grows."""
@@ -179,6 +144,7 @@ class _Explaining:
     made: Plan
     here: ListenerPlan
     shared: Shared
+    states: Mapping[str, str] | None
     steps: list[Step]
 
     def of(self, head: bytes, ip: str) -> Explanation:
@@ -203,8 +169,11 @@ class _Explaining:
         lost = self._lost(judged, admission.route)
         self._route_steps(admission, None)
         assert admission.route is not None
-        self._server_steps(admission.route, admission.ip)
-        return Explanation(self.steps, lost, [*_shown(out)])
+        if self._server_steps(admission.route, admission.ip):
+            return Explanation(self.steps, lost, [*_shown(out)])
+        status, title = REASONS["no_server"]
+        self.steps.append(Step("answer", f"{status} no_server", title, self.steps[-1].path))
+        return Explanation(self.steps, lost, (), status, "no_server", title)
 
     def _lost(self, judged: Judged, route: Route | None) -> list[Step]:
         """Every other route, and why."""
@@ -243,7 +212,8 @@ class _Explaining:
         words = f"{rate}, {limit.burst} at once, by {by}{shadow}; what others use up is not looked at"
         return Step("limit", limit.name, words, ("gateway", "limits", limit.name))
 
-    def _server_steps(self, route: Route, ip: str) -> None:
+    def _server_steps(self, route: Route, ip: str) -> bool:
+        """The pool, and the server that it picks; whether there is one."""
         pool = route.pool
         path = ("pools", pool.name)
         table = self.config.tier(NAME).routes[route.name]
@@ -252,13 +222,19 @@ class _Explaining:
             total = sum(share.weight for share in table.split)
             share = f"{table.split[number].weight} of {total} of the split"
             self.steps.append(Step("split", pool.name, share, ("gateway", "routes", route.name, "split", number)))
-        self.steps.append(Step("pool", pool.name, f"{pool.table.balance} over {len(pool.servers)}", path))
+        states = self.states or {}
+        away = [(name.partition("/")[2], state) for name, state in states.items() if name.startswith(f"{pool.name}/")]
+        told = "".join(f"; {name} is {state}" for name, state in away if state != Health.UP.value)
+        self.steps.append(Step("pool", pool.name, f"{pool.table.balance} over {len(pool.servers)}{told}", path))
         server = pool.pick(ip)
-        if server is not None:
-            keyed = pool.table.balance in ("source_hash", "maglev")
-            words = f"by the address {ip}" if keyed else "the first in turn; others as the load says"
-            chosen, number = server.name.partition("/")[2], pool.servers.index(server)
-            self.steps.append(Step("server", chosen, f"{words}, if all are up", (*path, "servers", number)))
+        if server is None:
+            return False
+        keyed = pool.table.balance in ("source_hash", "maglev")
+        words = f"by the address {ip}" if keyed else "the first in turn; others as the load says"
+        seen = "if all are up" if self.states is None else "as the daemon sees them now"
+        chosen, number = server.name.partition("/")[2], pool.servers.index(server)
+        self.steps.append(Step("server", chosen, f"{words}, {seen}", (*path, "servers", number)))
+        return True
 
 
 def _shown(out: Iterable[bytes]) -> Iterator[str]:

@@ -7,22 +7,30 @@ import ipaddress
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import attrs
+
 from gateway.explanation import Asked, Explanation, Step, explain
+from supervisor.cli.control import Unreachable, ask, socket_path
 from supervisor.cli.exits import DONE, USAGE
 from supervisor.cli.tables import TABLES
 from supervisor.ground.config import Config, ConfigError, load, show_path
+
+PATIENCE = 2.0  # seconds for the daemon to say how servers are
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit code 0, whatever would happen to the request; 2 if the configuration or the request can't be."""
     try:
         config = load(options.config, TABLES)
-        explanation = explain(config, _asked(options))
+        asked, edge = through_edge(config, _asked(options))
+        explanation = explain(config, asked, states_now(options.config))
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)
         return USAGE
+    explanation = attrs.evolve(explanation, steps=(*edge, *explanation.steps))
     if options.json:
         print(json.dumps(_document(config, explanation)))
     else:
@@ -44,6 +52,30 @@ def _asked(options: argparse.Namespace) -> Asked:
         client=str(ipaddress.ip_address(options.client)),
         listener=options.listener,
     )
+
+
+def states_now(config: Path) -> dict[str, str] | None:
+    """The states of servers by name, as the running daemon sees them; None where none runs, or none can be asked."""
+    try:
+        status = ask(socket_path(config), {"command": "status"}, PATIENCE).get("status")
+    except Unreachable:
+        return None
+    found = status["pools"] if isinstance(status, dict) else []
+    return {f"{pool['name']}/{server['address']}": server["state"] for pool in found for server in pool["servers"]}
+
+
+def through_edge(config: Config, asked: Asked) -> tuple[Asked, list[Step]]:
+    """The request as it comes out of the edge, where a listener there takes its port: at which of the gateway's."""
+    port = asked.port
+    for name, table in config.tier("edge").listeners.items():
+        if asked.listener is not None or table.bind.port != port or table.protocol != "tcp" or table.pool is None:
+            continue
+        servers = {str(server.address) for server in config.pools[table.pool].servers}
+        for inner, listener in config.tier("gateway").listeners.items():
+            if str(listener.bind) in servers:
+                step = Step("edge", name, f"{table.bind}, to the pool {table.pool}", ("edge", "listeners", name))
+                return attrs.evolve(asked, listener=inner, arrived=f"a server of {table.pool}"), [step]
+    return asked, []
 
 
 def _lines(file: str, config: Config, explanation: Explanation) -> list[str]:

@@ -54,9 +54,11 @@ pool = "user"
 """
 
 
-def explained(method: str, url: str, *fields: tuple[str, str], **keys: Any) -> Explanation:
+def explained(
+    method: str, url: str, *fields: tuple[str, str], states: dict[str, str] | None = None, **keys: Any
+) -> Explanation:  # fmt: skip
     config = load_bytes(CONFIG.encode(), "t.toml", Path("/"), {"gateway": GatewayTable})
-    return explain(config, Asked(method, url, fields, **keys))
+    return explain(config, Asked(method, url, fields, **keys), states)
 
 
 def told(explanation: Explanation) -> list[tuple[str, str]]:
@@ -116,6 +118,25 @@ def test_what_is_answered_here_has_its_reason(
     assert (found.status, found.reason) == (status, reason)
     assert told(found)[-1] == ("answer", f"{status} {reason}")
     assert found.head == ()
+
+
+@pytest.mark.parametrize(("states", "server", "told"), [
+    ({}, "127.0.0.1:8101", ""), ({"8101": "down"}, "127.0.0.1:8102", "; 127.0.0.1:8101 is down"),
+    ({"8101": "up", "8102": "draining"}, "127.0.0.1:8101", "; 127.0.0.1:8102 is draining"),
+    ({"8101": "ejected", "8102": "down"}, "127.0.0.1:8101", "; 127.0.0.1:8101 is ejected; 127.0.0.1:8102 is down"),
+])  # fmt: skip
+def test_servers_are_as_the_daemon_sees_them(states: dict[str, str], server: str, told: str) -> None:
+    named = {f"user/127.0.0.1:{port}": state for port, state in states.items()}
+    found = explained("GET", "http://h:8080/api/x?v=2", states=named)
+    pool, picked = found.steps[-2:]
+    assert (pool.why, picked.chosen) == (f"round_robin over 2{told}", server)
+    assert picked.why.endswith("as the daemon sees them now")
+
+
+def test_a_pool_that_nobody_is_up_in_is_a_503() -> None:
+    named = {f"user/127.0.0.1:{port}": "maintenance" for port in (8101, 8102)}
+    found = explained("GET", "http://h:8080/api/x?v=2", states=named)
+    assert (found.status, found.reason, told(found)[-1]) == (503, "no_server", ("answer", "503 no_server"))
 
 
 def test_a_redirect_says_where_to() -> None:

@@ -79,3 +79,35 @@ def test_a_configuration_that_cannot_be_is_2(path: Path, capsys: pytest.CaptureF
     path.write_text(CONFIG + "x = 1\n")
     assert main(["explain", str(path), "GET", "http://h:8080/"]) == 2
     assert "unknown key" in capsys.readouterr().err
+
+
+def test_behind_the_edge_the_request_is_followed_through_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text(
+        CONFIG
+        + """[pools.gateway]
+servers = ["127.0.0.1:8080"]
+[edge.listeners.http]
+bind = "127.0.0.1:80"
+pool = "gateway"
+"""
+    )
+    assert main(["explain", str(path), "GET", "http://h/web/"]) == 0
+    lines = capsys.readouterr().out.replace(str(path), "t.toml").splitlines()
+    assert [line.split()[:3] for line in lines[:3]] == [
+        ["edge", "http", "t.toml:14"], ["listener", "web", "t.toml:4"], ["route", "web", "t.toml:5"],
+    ]  # fmt: skip
+    assert lines[0].endswith("127.0.0.1:80, to the pool gateway")
+    assert lines[1].endswith("127.0.0.1:8080, a server of gateway")
+
+
+def test_a_running_daemon_is_asked_how_its_servers_are(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = [{"address": "127.0.0.1:8001", "state": "draining"}]
+    answer = {"ok": True, "status": {"pools": [{"name": "web", "servers": servers}]}}
+    monkeypatch.setattr("supervisor.cli.explain.ask", lambda *question: answer)
+    assert main(["explain", str(path), "GET", "http://h:8080/web/"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].endswith("round_robin over 1; 127.0.0.1:8001 is draining")
+    assert lines[-1].startswith("answer")
+    assert "503 no_server" in lines[-1]
