@@ -206,7 +206,11 @@ _SPREAD = 1 + MAGLEV_SLOTS * 977
 
 def _came_to(front: Front) -> Iterator[Any]:
     """A flow whose first packet came to the listener."""
-    yield {"match": {"op": "==", "left": {"meta": {"key": "nfproto"}}, "right": _NFPROTO[front.family]}}
+    if front.host in ("0.0.0.0", "::"):
+        yield {"match": {"op": "==", "left": {"meta": {"key": "nfproto"}}, "right": _NFPROTO[front.family]}}
+    else:
+        came_to = {"ct": {"key": f"{front.family} daddr", "dir": "original"}}
+        yield {"match": {"op": "==", "left": came_to, "right": front.host}}
     yield {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": front.protocol}}
     yield {"match": {"op": "==", "left": {"ct": {"key": "proto-dst", "dir": "original"}}, "right": front.port}}
 

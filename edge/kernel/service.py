@@ -294,5 +294,6 @@ async def _run_nft(arguments: Sequence[str], data: bytes) -> bytes:
         raise Unavailable(f"nft: {error.strerror}") from None
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"nft ended with {done.returncode}"]
-        raise Unavailable(said[0])
+        cure = "; it needs CAP_NET_ADMIN" if "not permitted" in said[0] else ""
+        raise Unavailable(f"nft: {said[0]}{cure}")
     return done.stdout

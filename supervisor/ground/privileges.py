@@ -26,6 +26,7 @@ _ffi = cffi.FFI()
 _ffi.cdef(
     """
     int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);
+    int capget(uint32_t *header, uint32_t *data);
     int capset(uint32_t *header, const uint32_t *data);
     """
 )
@@ -79,12 +80,18 @@ def drop(identity: Identity) -> None:
 
 def _keep_only(capability: int) -> None:
     """Of all that was kept over setuid only this, as an ambient one: programs that are run have it too
-    (capabilities(7), "Ambient"). Raises OSError."""
+    (capabilities(7), "Ambient"). Nothing at all where root never had it, as in most containers. Raises OSError."""
     header = _ffi.new("uint32_t[2]", [_CAPABILITY_VERSION_3, 0])
     # Effective, permitted and inheritable, the low words and then the high ones (capget(2)).
-    data = _ffi.new("uint32_t[6]", [1 << capability] * 3 + [0] * 3)
+    data = _ffi.new("uint32_t[6]")
+    if _libc.capget(header, data):
+        raise OSError(_ffi.errno, os.strerror(_ffi.errno))
+    kept = data[1] & 1 << capability
+    data = _ffi.new("uint32_t[6]", [kept] * 3 + [0] * 3)
     if _libc.capset(header, data):
         raise OSError(_ffi.errno, os.strerror(_ffi.errno))
+    if not kept:
+        return
     if _libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0):
         raise OSError(_ffi.errno, os.strerror(_ffi.errno))
 

@@ -58,6 +58,10 @@ persist = true
 bind = "[fd90::1]:80"
 pool = "maglev6"
 datapath = "kernel"
+[edge.listeners.second]
+bind = "10.90.0.5:80"
+pool = "rr"
+datapath = "kernel"
 [edge.listeners.counted]
 bind = "10.90.0.1:81"
 pool = "rr"
@@ -183,6 +187,7 @@ class InNamespace:
 def net() -> Iterator[Network]:
     with network(SERVERS) as made:
         made.balancer.run("nft", "-f", "-", input=FOREIGN.encode())
+        made.balancer.run("ip", "addr", "add", "10.90.0.5/24", "dev", "c")
         yield made
 
 
@@ -268,6 +273,13 @@ def test_what_the_kernel_cannot_serve_the_workers_do_and_the_log_says_why(runnin
     chosen = {line["listener"]: (line["datapath"], line["reason"]) for line in lines if line["event"] == "datapath"}
     assert chosen["web"] == ("kernel", 'datapath = "kernel", and the kernel can serve all it asks for')
     assert chosen["counted"] == ("proxy", "idle_timeout: the kernel looks at no byte and keeps its own time")
+
+
+def test_two_listeners_on_one_port_are_counted_apart(running: InNamespace, net: Network) -> None:
+    before = running.listener("web")["accepted"]
+    assert sum(who(net, 6, ("10.90.0.5", 80)).values()) == 6
+    until(lambda: running.listener("second")["accepted"] == 6, "its connections to be counted", 5)
+    assert running.listener("web")["accepted"] == before
 
 
 def test_only_the_service_keeps_a_capability_and_only_that_one(running: InNamespace) -> None:
@@ -359,6 +371,16 @@ def test_a_reload_and_the_death_of_the_service_change_no_flow(running: InNamespa
         until(again, "its successor", 10)
         assert asked(sock)[0] == number
         assert sum(who(net, 4).values()) == 4
+
+
+def test_an_upgrade_changes_no_flow_and_leaves_the_rules(running: InNamespace, net: Network) -> None:
+    with tcp(net) as sock:
+        number = asked(sock)[0]
+        running.net.run(sys.executable, "-m", "supervisor", "upgrade", str(running.config), cwd=ROOT)
+        assert asked(sock)[0] == number
+    until(lambda: running.log.read_text().count('"upgraded"') > 0, "the upgrade", 20)
+    assert sum(who(net, 4).values()) == 4
+    assert running.listener("web")["datapath"] == "kernel"
 
 
 def test_at_the_end_only_what_persists_stays_and_nothing_foreign_was_touched(

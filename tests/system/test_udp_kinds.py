@@ -196,7 +196,7 @@ def who_is_full(running: Daemon) -> set[str]:
 
 
 def test_a_full_table_refuses_says_so_and_harms_nobody_else(running: Daemon, at: dict[str, str]) -> None:
-    clients = [UdpClient(at["small"], 0.3) for _ in range(12)]  # one has room in each worker
+    clients = [UdpClient(at["small"], 0.2) for _ in range(6)]  # one has room in each worker
     try:
         served = []
         for client in clients:
@@ -207,7 +207,7 @@ def test_a_full_table_refuses_says_so_and_harms_nobody_else(running: Daemon, at:
                 pass
         assert 1 <= len(served) <= 2
         assert all(client.ask(b"again") for client in served)
-        assert running.metric("portway_listener_refused_total", listener="small") == 12 - len(served)
+        assert running.metric("portway_listener_refused_total", listener="small") == len(clients) - len(served)
         assert running.metric("portway_listener_sessions", listener="small") == len(served)
         assert who_is_full(running) == {"max_sessions"}
     finally:

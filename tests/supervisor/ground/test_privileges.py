@@ -7,6 +7,7 @@ import os
 import pwd
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,5 +122,19 @@ def test_one_process_keeps_the_networks_administration_and_hands_it_on() -> None
         status = dict(line.split(":\t") for line in text.splitlines() if ":\t" in line)
         only = f"{1 << privileges.CAP_NET_ADMIN:016x}"
         return os.getuid() != 0 and status["CapEff"] == status["CapPrm"] == status["CapAmb"] == only
+
+    assert in_a_child(child)
+
+
+@ROOT
+def test_what_root_never_had_is_not_kept_and_is_no_error() -> None:
+    def child() -> bool:
+        code = (
+            "import attrs, os; from supervisor.ground import privileges as p;"
+            "p.drop(attrs.evolve(p.resolve('nobody', None), net_admin=True)); print(open('/proc/self/status').read())"
+        )
+        command = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-all", sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, check=True, text=True)
+        return "CapEff:\t0000000000000000" in done.stdout and "CapPrm:\t0000000000000000" in done.stdout
 
     assert in_a_child(child)
