@@ -119,7 +119,7 @@ class Upstreams:
         except OSError as error:
             if server not in self._complained:
                 self._complained.add(server)
-                self._complain(server.name, str(error))
+                self._complain(server.name, error.strerror or str(error))
             raise TlsRefused(str(error)) from None
         except BaseException:
             conn.close()

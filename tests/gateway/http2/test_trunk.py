@@ -9,7 +9,10 @@ import h2.errors
 import h2.events
 import h2.settings
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from gateway.http2 import frames
 from gateway.http2.trunk import IDLE_SECONDS
 from gateway.retries import MAX_REFUSED
 from supervisor.plane.layout import Kind, Listener, Route, Server
@@ -407,3 +410,41 @@ def test_a_reload_to_another_protocol_uses_fresh_connections(house: House) -> No
     assert far.of(h2.events.ConnectionTerminated)
     house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     assert answer(client.take()).status == 200
+
+
+FRAMES = st.builds(
+    frames.frame,
+    st.integers(0, 10),
+    st.sampled_from([0, 1, 4, 5, 8, 0x20, 255]),
+    st.sampled_from([0, 1, 2, 3, 5]),
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from([b"\x88", b"\x8d\x40\x01a\x01b", b"\0\0\0\0", b"\0" * 8, b"\0\0\0\7", b"\x7f\xff\xff\xff"]),
+    ),
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(FRAMES, max_size=10), st.binary(max_size=20), st.integers(1, 64))
+def test_property_whatever_a_server_says_breaks_nothing(said: list[bytes], noise: bytes, piece: int) -> None:
+    house = House(H2C)
+    house.listen()
+    clients = [house.connect() for _ in range(3)]
+    for client in clients:
+        client.get(method="PUT", body=b"x")
+    house.lane.run()
+    far = house.server(0)
+    for at in range(0, len(data := frames.settings({}) + b"".join(said) + noise), piece):
+        try:
+            house.lane.feed(far, data[at : at + piece])
+        except OSError:
+            break
+    house.lane.advance(1)
+    for client in clients:
+        client.end.abort()
+    house.lane.advance(20)
+    house.gateway.close()
+    house.lane.finish()
+    assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.IN_FLIGHT) == 0
+    assert house.rows(Kind.ROUTE, "web", Route.IN_FLIGHT) == 0
+    house.plane.close()
