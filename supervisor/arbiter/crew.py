@@ -172,10 +172,12 @@ class Crew:
     def _reap(self, child: Child) -> None:
         """Its pidfd has fired: it is dead."""
         death, now = Death.from_status(wait(child.pid)), time.monotonic()
-        self._look_at(child, now)  # it may have become ready just before
-        self.loop.forget(child.pidfd)
-        os.close(child.pidfd)
-        del self.children[child.pid]
+        try:
+            self._look_at(child, now)  # it may have become ready just before
+        finally:  # whatever fails here and below, it is not waited for twice
+            self.loop.forget(child.pidfd)
+            os.close(child.pidfd)
+            del self.children[child.pid]
         # One that is told to end before it can listen to signals is ended by the signal.
         expected = child.retiring and (death.code == worker.DONE or death.signal in (signal.SIGTERM, signal.SIGQUIT))
         (self.log.info if expected else self.log.error)(
@@ -213,7 +215,8 @@ class Crew:
     # -- looking after them
 
     def look(self) -> None:
-        """Each child's state as it stands in the plane: what a lost message would have told, and who hangs."""
+        """Each child's state as it stands in the plane: what a lost message would have told, and who hangs. And who is
+        missing, should a fault of ours have kept a death from being answered."""
         now = time.monotonic()
         stood_still, self._last_look = now - self._last_look > 10 * LOOK, now
         for child in list(self.children.values()):
@@ -221,6 +224,7 @@ class Crew:
             # If the supervisor itself was stopped, so were perhaps all; then a heartbeat's age says nothing.
             if not stood_still:
                 self._judge(child, now)
+        self.fill()
 
     def _look_at(self, child: Child, now: float) -> None:
         info = self.plane.process(child.column)

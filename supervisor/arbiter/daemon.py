@@ -57,7 +57,7 @@ from supervisor.plane.layout import Kind
 
 FAILED = 1  # exit code
 SWEEP = 5.0  # seconds between looks for rows that nobody uses
-LOOK = 0.5  # seconds between looks at what lost messages would have said
+LOOK = 0.5  # seconds between looks at what lost messages, or events in which we failed, would have said
 CPU_LOOK = 2.0  # seconds between looks at how many CPUs there are: a quota may be changed at any time
 LETTERS_A_TURN = 64  # before other events have theirs
 
@@ -154,6 +154,7 @@ class Daemon:
         self.loop.every(SWEEP, self.sweep)
         self.loop.every(worker.HEARTBEAT, self.beat)
         self.loop.every(LOOK, self.reloading.look)
+        self.loop.every(LOOK, self.ending.child_ended)
         self.loop.every(CPU_LOOK, self.follow_cpus)
         self.loop.every(holdings.SHARE, self.holdings.share)
         if self.notifier.watchdog is not None:

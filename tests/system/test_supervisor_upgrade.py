@@ -94,6 +94,25 @@ def test_two_upgrades_keep_process_ports_and_connections(stage: Stage) -> None:
     until(lambda: new[0] not in daemon.pids("fake") and daemon.settled(), "a successor, as ever")
 
 
+def test_a_fault_of_the_supervisor_s_own_costs_that_call_alone(stage: Stage) -> None:
+    """Code whose look at lost messages fails each time, in a timer: told, and everything else works."""
+    daemon = stage.daemon
+    stage.replace(
+        "if role.startswith('adopt'):\n from supervisor.arbiter.reloading import Reloading\n"
+        " Reloading.look = lambda self: 1 / 0"
+    )  # fmt: skip
+    assert daemon.ask("upgrade")["ok"]
+    until(lambda: len(daemon.lines("supervisor fault, it goes on")) >= 2, "the fault, twice")
+    assert "ZeroDivisionError" in daemon.lines("supervisor fault, it goes on")[0]["exception"]
+    daemon.config.write_text(config(stage.port, fake='greeting = "all the same"'))
+    assert daemon.ask("reload")["ok"]
+    victim = daemon.pids("fake")[0]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in daemon.pids("fake") and daemon.settled(), "a successor")
+    with Visitor(stage.port) as visitor:
+        assert visitor.greeting == "all the same"
+
+
 def test_counts_and_changed_files_are_taken_along(stage: Stage, free_tcp_port: Callable[[], int]) -> None:
     daemon, other = stage.daemon, free_tcp_port()
     daemon.send(signal.SIGTTIN)

@@ -126,6 +126,26 @@ def test_a_killed_one_has_a_successor_in_another_incarnation_and_is_counted(scen
     assert scene.plane.total(Kind.TIER, scene.plane.row(Kind.TIER, "test"), layout.Tier.RESPAWNS) == 1
 
 
+def test_a_fault_of_ours_in_a_death_does_not_keep_a_successor_away(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = []
+    monkeypatch.setattr(scene.loop, "_failed", faults.append)
+
+    def on_death(child: Child, death: Death) -> None:
+        if not faults:
+            raise RuntimeError("a fault of ours")
+
+    scene.crew.on_death = on_death
+    scene.crew.settle([ONE])
+    scene.until(scene.crew.complete)
+    first = scene.child(ONE)
+    first.signal(signal.SIGKILL)
+    scene.until(lambda: faults and scene.crew.complete() and scene.child(ONE) is not first)
+    assert [str(fault) for fault in faults] == ["a fault of ours"]
+    assert scene.plane.process(first.column) is None or scene.child(ONE).column == first.column
+
+
 def test_one_that_dies_before_it_is_ready_is_waited_with(scene: Scene) -> None:
     async def fail(worker: Worker) -> None:
         os._exit(9)
