@@ -19,8 +19,9 @@ from tests.system.conftest import PASSWORD
 from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, read_until, trusting
 from tests.system.support.daemon import Daemon, portway
-from tests.system.support.edges import mariadb, needed, nginx, redis, said, ssh
+from tests.system.support.edges import mariadb, nginx, redis, said, ssh
 from tests.system.support.poll import until
+from tests.system.support.programs import needed
 
 CONFIGURATION = """
 [supervisor]

@@ -31,6 +31,7 @@ from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, fetch, trusting
 from tests.system.support.daemon import Daemon
 from tests.system.support.poll import until
+from tests.system.support.programs import needed
 
 MB = 1 << 20
 
@@ -46,6 +47,7 @@ class Site:
     plain: str
 
     def curl(self, *arguments: str, expected: int = 0) -> bytes:
+        needed("curl")
         done = subprocess.run(
             ["curl", "-sS", "--max-time", "30", "--cacert", str(self.authority), *arguments],
             capture_output=True, check=False,

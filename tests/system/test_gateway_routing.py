@@ -28,6 +28,7 @@ from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, fetch
 from tests.system.support.daemon import Daemon, portway
 from tests.system.support.poll import until
+from tests.system.support.programs import needed
 
 CUT = (35, 55, 56)  # how curl says it; in TLS 1.3 a client hears of its certificate after its first request
 
@@ -176,6 +177,7 @@ class House:
 
     def curl(self, listener: str, path: str, *arguments: str, expected: Container[int] = (0,)) -> tuple[str, str]:
         """The answer's head and body."""
+        needed("curl")
         done = subprocess.run(
             ["curl", "-sSi", "--http1.1", "--max-time", "20", "--cacert", str(self.folder / "authority.pem"),
              *arguments, self.url(listener, path)], capture_output=True, check=False, text=True,
@@ -273,6 +275,7 @@ def test_a_mirror_gets_its_copy(house: House) -> None:
 
 @pytest.mark.parametrize(("algorithms", "kind"), [("ECDSA+SHA256", "EC"), ("RSA-PSS+SHA256", "RSA")])
 def test_certificates_are_shown_by_what_the_client_can_verify(house: House, algorithms: str, kind: str) -> None:
+    needed("openssl")
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"localhost:{house.ports['tls']}", "-sigalgs", algorithms,
          "-CAfile", str(house.folder / "authority.pem"), "-servername", "localhost"],

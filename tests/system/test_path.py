@@ -15,6 +15,7 @@ from tests.system.support.bursts import statuses
 from tests.system.support.clients import Response, connect
 from tests.system.support.poll import until
 from tests.system.support.processes import open_files
+from tests.system.support.programs import needed
 from tests.system.support.site import BURST, PASSWORD, POOL_SIZE, WORKERS, Site
 
 CLIENTS = 48  # on POOL_SIZE server connections
@@ -151,8 +152,7 @@ def test_each_refusal_has_its_status_its_reason_and_an_access_line(site: Site) -
 
 
 def test_curl_sees_the_same(site: Site) -> None:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+    needed("curl")
     base = ("curl", "-sS", "--cacert", str(site.folder / "cert-authority.pem"), "--interface", "127.0.0.79")
     url = f"https://localhost:{site.ports['https']}"
     done = run(*base, "-H", f"Authorization: Bearer {site.token('bob')}", "-H", "X-User-Id: root", url + "/api/user/me")

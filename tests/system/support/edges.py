@@ -15,15 +15,9 @@ import pytest
 from supervisor.cli.demo.processes import Child
 from tests.system.support.clients import connect
 from tests.system.support.poll import until
+from tests.system.support.programs import needed
 
 NGINX_MODULES = Path("/usr/lib/nginx/modules")  # Debian's
-
-
-def needed(*programs: str) -> None:
-    """Skip the test, and say why, unless all of these are there."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 def said(*command: str, given: bytes = b"", timeout: float = 20.0) -> str:
