@@ -114,6 +114,8 @@ def admit_anybody(shared: Shared, connection: Connection, route: Route, ip: str,
     client, lane = connection.client, shared.lane
     if route.sheds_on and shared.cells[route.sheds_on] > lane.now_ns:
         raise PeerError("overloaded", fields=(b"Retry-After: 1",))
+    if route.shedding is not None:
+        route.shedding.check(shared.cells)
     for limit in route.before:
         if limit.key is Key.ROUTE:
             digest = limit.route_digest

@@ -243,6 +243,7 @@ class GatewayTable:
     auth: Mapping[str, AuthTable] = attrs.field(factory=dict)
     limits: Mapping[str, LimitTable] = attrs.field(factory=dict)
     routes: Mapping[str, RouteTable] = attrs.field(factory=dict)
+    max_requests: Annotated[int, Between(1, 1_000_000)] | None = None  # under way in one worker
 
     def identity_headers(self) -> Iterator[str]:
         """Headers that say who somebody is: no client may send one, on whatever route."""

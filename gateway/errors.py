@@ -62,7 +62,7 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "upgrade_unknown": (501, "Protocol not supported"),
         "forbidden": (403, "Token does not permit it"),
         "keys_missing": (503, "Keys for tokens not there yet"),
-        "overloaded": (503, "What the route depends on is overloaded"),
+        "overloaded": (503, "Overloaded"),
     }
 )
 

@@ -25,6 +25,7 @@ from gateway.replies import FixedReply
 from gateway.retries import Retries
 from gateway.route_tables import RouteTable
 from gateway.routes import Router
+from gateway.shedding import Shedding, shedding
 from gateway.sticky import Sticky, nobody
 from gateway.tokens import Verifier
 from gateway.transport import HTTP1, HTTP2, Transport, transport
@@ -34,6 +35,7 @@ from supervisor.ground.net.addresses import within
 from supervisor.ground.net.tls import Certificates
 from supervisor.ground.pools import Pool, Server
 from supervisor.plane.layout import DatabaseState, Kind
+from supervisor.plane.layout import Route as RouteCells
 from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
@@ -54,6 +56,7 @@ class Route:
     before: tuple[Limit, ...]  # limits that need no identity
     after: tuple[Limit, ...]
     sheds_on: int  # the cell that says until when (monotonic ns) requests are refused; 0: none
+    shedding: Shedding | None
     guarded: bool  # it has limits that need no identity, or sheds
     forward_token: bool
     timeout: float  # for an answer, over all tries
@@ -122,6 +125,8 @@ def make(
         return split(bound)
 
     transports = {name: transport(one) for name, one in config.pools.items()}
+    most = table.max_requests
+    flying = [cells(Kind.ROUTE, name)[1] + RouteCells.IN_FLIGHT for name in table.routes]
 
     def route(name: str, table: RouteTable) -> Route:
         before, after = limits(name, table.limits)
@@ -137,7 +142,8 @@ def make(
             before=before,
             after=after,
             sheds_on=_pressure(plane, table.sheds_on),
-            guarded=bool(before) or table.sheds_on is not None,
+            shedding=shedding(most, table.importance, flying),
+            guarded=bool(before) or table.sheds_on is not None or most is not None,
             forward_token=table.forward_token,
             timeout=float(table.timeout),
             idle_timeout=float(table.idle_timeout),

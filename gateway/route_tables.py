@@ -208,6 +208,7 @@ class RouteTable:
     total_timeout: Duration | None = None  # for the whole exchange, bodies included
     retries: RetryTable = RetryTable()
     sticky: StickyTable | None = None
+    importance: Literal["low", "normal", "high"] = "normal"  # under overload, the less important is refused first
     max_body: Size | None = None
     rewrite: RewriteTable | None = None
     redirect: RedirectTable | None = None
@@ -245,6 +246,8 @@ class RouteTable:
             value = getattr(self, key)
             if value is not None and value <= 0:
                 yield Problem((key,), "must be more than 0")
+        if self.importance != "normal" and gateway.max_requests is None:
+            yield Problem(("importance",), "nothing is ever refused by it: set gateway.max_requests")
         if self.total_timeout is not None and self.total_timeout < self.timeout:
             yield Problem(("total_timeout",), f"must be at least timeout, {self.timeout}")
 
