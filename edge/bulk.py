@@ -47,11 +47,14 @@ class Pipes:
 
     _free: list[Pipe] = attrs.field(factory=list, init=False)
     _open: int = attrs.field(default=0, init=False)
+    _spare: int = attrs.field(default=0, init=False)  # the fewest that were free since the last `trim`
 
     def take(self) -> Pipe | None:
         """An empty one; None if all are in use, or no more descriptors can be had."""
         if self._free:
-            return self._free.pop()
+            pipe = self._free.pop()
+            self._spare = min(self._spare, len(self._free))
+            return pipe
         if self._open >= MAX_PIPES:
             return None
         try:
@@ -72,10 +75,17 @@ class Pipes:
         else:
             self._free.append(pipe)
 
+    def trim(self) -> None:
+        """Close those that nobody needed since the last time. Call it now and then."""
+        for _ in range(self._spare):
+            self._close(self._free.pop())
+        self._spare = len(self._free)
+
     def close(self) -> None:
         """Those that nobody uses."""
         while self._free:
             self._close(self._free.pop())
+        self._spare = 0
 
     def _close(self, pipe: Pipe) -> None:
         os.close(pipe.reading)

@@ -171,6 +171,7 @@ class EdgeRuntime:
 
     def _sweep(self) -> None:
         self._handover.sweep()
+        self._pipes.trim()
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 listener.sweep()

@@ -155,6 +155,16 @@ def test_idle_connections_hold_no_pipe(carried: Carried, pipes: Pipes) -> None:
     assert pipes._open == len(pipes._free) > 0
 
 
+def test_pipes_that_nobody_needs_are_closed(carried: Carried, pipes: Pipes) -> None:
+    for _ in range(2):
+        carried.carry(carried.client, carried.server, bytes(2 * MIB))
+        pipes.trim()
+        assert pipes._open > 0
+    pipes.trim()
+    assert pipes._open == 0
+    assert carried.carry(carried.client, carried.server, bytes(MIB)) == bytes(MIB)
+
+
 def test_without_a_pipe_it_is_copied(carried: Carried, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_module, "MAX_PIPES", 0)
     data = os.urandom(3 * MIB)

@@ -19,7 +19,7 @@ from tests.system.conftest import PASSWORD
 from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, read_until, trusting
 from tests.system.support.daemon import Daemon, portway
-from tests.system.support.edges import mariadb, nginx, redis, said, ssh
+from tests.system.support.edges import mariadb, nginx, redis, said, server, ssh
 from tests.system.support.poll import until
 from tests.system.support.programs import needed
 
@@ -46,6 +46,10 @@ tls = {{ sni = "localhost", ca = "cert-authority.pem" }}
 [pools.unproven]
 servers = ["127.0.0.1:{proven}"]
 tls = {{ sni = "other.example", ca = "cert-authority.pem" }}
+[pools.ingest]
+servers = ["127.0.0.1:{rtmp}"]
+[pools.iperf]
+servers = ["127.0.0.1:{iperf}"]
 [pools.told]
 servers = ["{told}"]
 [pools.echo]
@@ -58,6 +62,7 @@ routes = [
   {{ sni = "*.web.example", pool = "web" }},
   {{ detect = "ssh", pool = "bastion" }},
   {{ detect = "redis", pool = "redis" }},
+  {{ detect = "rtmp", pool = "ingest" }},
   {{ detect = "postgres", pool = "postgres" }},
   {{ detect = "mysql", pool = "mariadb" }},
 ]
@@ -67,6 +72,10 @@ bind = "127.0.0.1:{ended}"
 pool = "told"
 send_proxy_protocol = "v2"
 tls = {{ certificates = [{{ cert = "cert.pem", key = "cert-key.pem" }}], alpn = ["mqtt", "amqp"] }}
+
+[edge.listeners.measured]
+bind = "127.0.0.1:{measured}"
+pool = "iperf"
 
 [edge.listeners.encrypting]
 bind = "127.0.0.1:{encrypting}"
@@ -83,7 +92,10 @@ accept_proxy_protocol = ["127.0.0.2"]
 routes = [{{ sni = "localhost", pool = "echo" }}]
 tls = {{ certificates = [{{ cert = "cert.pem", key = "cert-key.pem" }}] }}
 """
-NAMES = ("shared", "ended", "named", "encrypting", "refusing", "ssh", "redis", "mariadb", "web", "proven")
+NAMES = (
+    "shared", "ended", "named", "measured", "encrypting", "refusing", "ssh", "redis", "mariadb", "web", "proven",
+    "rtmp", "iperf",
+)  # fmt: skip
 
 
 @attrs.frozen
@@ -168,6 +180,31 @@ def test_curl_passes_tls_through_by_its_name(stage: Stage) -> None:
         assert said_to_it == "for a.web.example over HTTP/2.0"
         other = f"b.example:{shared}"
         assert "curl: (35)" in said(*command, f"{other}:127.0.0.1", f"https://{other}/")
+
+
+def test_ffmpeg_publishes_a_stream_by_rtmp(stage: Stage) -> None:
+    needed("ffmpeg")
+    port, recorded = stage.ports["rtmp"], stage.folder / "recorded"
+    recorded.mkdir()
+    recorded.chmod(0o777)
+    configuration = f"""rtmp {{ server {{ listen 127.0.0.1:{port};
+        application live {{ live on; record all; record_path {recorded}; record_unique off; }} }} }}"""
+    with nginx(port, stage.folder, configuration, "ngx_rtmp_module.so"):
+        url = f"rtmp://{stage.address('shared')}/live/test"
+        said("ffmpeg", "-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "sine=duration=2", "-c:a", "aac",
+             "-f", "flv", url)  # fmt: skip
+        (stream,) = until(lambda: [*recorded.iterdir()], "a recorded stream")
+        until(lambda: stream.stat().st_size > 10_000, "the stream to be written")
+        assert stream.read_bytes()[:3] == b"FLV"
+
+
+def test_iperf3_measures_both_ways(stage: Stage) -> None:
+    needed("iperf3")
+    with server(stage.ports["iperf"], "iperf3", "-s", "-p", str(stage.ports["iperf"])):
+        client = ("iperf3", "-c", "127.0.0.1", "-p", str(stage.ports["measured"]), "-n", "64M", "-J")
+        for direction in ((), ("-R",)):
+            end = json.loads(said(*client, *direction))["end"]
+            assert end["sum_received"]["bytes"] >= 16 << 20  # iperf3 stops counting before the last has arrived
 
 
 def test_tls_ended_here_is_told_to_the_server(stage: Stage) -> None:
