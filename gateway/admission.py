@@ -67,7 +67,7 @@ class Admission:
         self.asked = decision.log
         route = decision.route
         if route is None:
-            decision = decision.choose(extras)
+            decision = decision.choose(extras, client.peer)
             route = decision.route
             assert route is not None
         self.decision = decision

@@ -34,6 +34,7 @@ from supervisor.ground.config import (
     unbelievable,
     unusable,
 )
+from supervisor.ground.net.peernames import is_pattern
 
 if TYPE_CHECKING:
     from supervisor.ground.net.peers import PeerPolicy
@@ -90,7 +91,7 @@ class ClientCertificatesTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         yield from unbelievable(self.ca, "ca")
         for number, name in enumerate(self.names):
-            if "*" in name.removeprefix("*.").removesuffix("/*") or not name:
+            if not is_pattern(name):
                 yield Problem(("names", number), 'a name, "*.example.com", or the beginning of a URI as "spiffe://a/*"')
         if not is_field_name(self.header):
             yield Problem(("header",), "not the name of a header")

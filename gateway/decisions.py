@@ -16,7 +16,7 @@ from gateway.fields import WANTED, Field
 from gateway.guard import parse_request_line
 from gateway.memo import MAX_BYTES, MAX_LINE, MAX_LINES
 from gateway.paths import normalise, split_target
-from gateway.patterns import PathPattern, met
+from gateway.patterns import PathPattern
 from gateway.routes import Entry, Router, host_name
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ REFUSED: Final = frozenset({"CONNECT", "TRACE"})
 
 
 class Decision(Generic[T]):
-    """One request line to one host, and one route for it; `route` is None where headers decide (see `choose`).
+    """One request line to one host, and one route for it; `route` is None where more decides (see `choose`).
 
     `line` is for the server, the path rewritten if the route says so; `location` is where a redirect leads.
     """
@@ -46,13 +46,14 @@ class Decision(Generic[T]):
         self.location = location
         self.choices: tuple[tuple[Entry[T], Decision[T]], ...] = ()
 
-    def choose(self, extras: Iterable[Field] | None) -> Decision[T]:
-        """The decision for these headers, which has a route. Raises PeerError("no_route")."""
+    def choose(self, extras: Iterable[Field] | None, peer: str = "") -> Decision[T]:
+        """The decision for these headers, and for a client of this name in its certificate ("": it showed none); it
+        has a route. Raises PeerError("no_route")."""
         given = given_fields(extras)
         for entry, decision in self.choices:
-            if met(entry.headers, given):
+            if entry.admits(given, peer):
                 return decision
-        raise PeerError("no_route", "no route takes a request with these headers", close=False)
+        raise PeerError("no_route", "no route takes a request with these headers from this client", close=False)
 
 
 def given_fields(extras: Iterable[Field] | None) -> dict[bytes, bytes]:
@@ -95,7 +96,7 @@ class Decisions(Generic[T]):
         # The query stays out of the log: it is where tokens and names stand.
         log = words(method, name, path)
         made = [self._decision(entry, method, name, path, query, log) for entry in choices]
-        if len(choices) == 1 and not choices[0].headers:
+        if len(choices) == 1 and choices[0].free:
             decision = made[0]
         else:
             decision = Decision(method, made[0].line, log, None)

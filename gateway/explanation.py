@@ -45,6 +45,7 @@ class Asked:
     url: str
     fields: Sequence[tuple[str, str]] = ()
     client: str = "127.0.0.1"
+    peer: str = ""  # the name in its certificate
     listener: str | None = None
     arrived: str = "as asked"  # why at this listener
 
@@ -100,7 +101,7 @@ def explain(config: Config, asked: Asked, states: Mapping[str, str] | None = Non
         if not target.startswith("/"):
             target = "/" + target
         head = "\r\n".join([f"{asked.method} {target} HTTP/1.1", *fields]).encode("utf-8", "surrogateescape")
-        return _Explaining(config, made, here, shared, states, steps).of(head, asked.client)
+        return _Explaining(config, made, here, shared, states, steps).of(head, asked.client, asked.peer)
 
 
 def _listener(table: GatewayTable, asked: Asked, scheme: str, port: int) -> tuple[str, str]:
@@ -147,8 +148,9 @@ class _Explaining:
     states: Mapping[str, str] | None
     steps: list[Step]
 
-    def of(self, head: bytes, ip: str) -> Explanation:
-        client = Client(ip, "http" if self.here.certificates is None else "https", self.here.trusts(ip))
+    def of(self, head: bytes, ip: str, peer: str) -> Explanation:
+        client = Client(ip, "http" if self.here.certificates is None else "https", self.here.trusts(ip), peer,
+                        self.here.peer_header)  # fmt: skip
         connection = Connection(cast(Any, None), None, client, 0.0)
         admission = Admission()
         admission.begin(self.shared, client)
@@ -157,7 +159,7 @@ class _Explaining:
             judged = self.made.guard.judge(head, len(head))
             out = admission.admit(self.shared, connection, self.here, judged)
         except PeerError as error:
-            lost = [] if judged is None else self._lost(judged, admission.route)
+            lost = [] if judged is None else self._lost(judged, peer, admission.route)
             self._route_steps(admission, error)
             where = ("gateway", "routes") if admission.route is None else self.steps[-1].path
             location = next((line.decode() for line in error.fields if line.startswith(b"Location: ")), "")
@@ -166,7 +168,7 @@ class _Explaining:
                 detail = "explain fetches no keys: with them, the daemon judges the token"
             self.steps.append(Step("answer", f"{error.status} {error.code}", detail, where))
             return Explanation(self.steps, lost, (), error.status, error.code, detail)
-        lost = self._lost(judged, admission.route)
+        lost = self._lost(judged, peer, admission.route)
         self._route_steps(admission, None)
         assert admission.route is not None
         if self._server_steps(admission.route, admission.ip):
@@ -175,9 +177,9 @@ class _Explaining:
         self.steps.append(Step("answer", f"{status} no_server", title, self.steps[-1].path))
         return Explanation(self.steps, lost, (), status, "no_server", title)
 
-    def _lost(self, judged: Judged, route: Route | None) -> list[Step]:
+    def _lost(self, judged: Judged, peer: str, route: Route | None) -> list[Step]:
         """Every other route, and why."""
-        found = objections(self.made.router, self.here.decisions, judged, route)
+        found = objections(self.made.router, self.here.decisions, judged, peer, route)
         return [Step("not", name, why, ("gateway", "routes", name)) for name, why in found]
 
     def _route_steps(self, admission: Admission, error: PeerError | None) -> None:

@@ -28,14 +28,15 @@ _HOST = re.compile(rb"[A-Za-z0-9._:\[\]\-]{1,300}").fullmatch
 class Client:
     """The other end of a connection as far as requests care: its address, and lines that don't change between them."""
 
-    __slots__ = ("_host", "_lines", "certificate", "digests", "ip", "json", "proxy", "scheme")
+    __slots__ = ("_host", "_lines", "certificate", "digests", "ip", "json", "peer", "proxy", "scheme")
 
-    def __init__(self, ip: str, scheme: str, proxy: bool, certificate: bytes = b"") -> None:
+    def __init__(self, ip: str, scheme: str, proxy: bool, peer: str = "", header: str = "") -> None:
         self.ip = ip
         self.json = json.dumps(ip)
         self.scheme = scheme
         self.proxy = proxy  # its word about the client is believed
-        self.certificate = certificate  # a header line with the name in the client's certificate; b"": it has none
+        self.peer = peer  # the name in the client's certificate; "": it showed none
+        self.certificate = f"{header}: {peer}".encode("ascii") if peer and header else b""  # the line that says so
         self.digests: dict[int, bytes] = {}  # of its address, by row of the limit
         self._host: bytes | None = None
         self._lines = b""

@@ -106,7 +106,7 @@ class Listener:
                     header = await peeked(conn)
                 if header.source is not None:
                     ip = header.source[0]
-            certificate = b""
+            peer = ""
             if acceptor is not None:
                 tls: TlsConn = acceptor.wrap(conn)
                 stream = tls
@@ -118,8 +118,8 @@ class Listener:
                         self._say_https(sock, ip)
                     return
                 if acceptor.certificates.peers is not None:
-                    certificate = certificate_line(here, acceptor.certificates.peers, tls)
-            client = Client(ip, "http" if acceptor is None else "https", here.trusts(ip), certificate)
+                    peer = name_of(acceptor.certificates.peers, tls)
+            client = Client(ip, "http" if acceptor is None else "https", here.trusts(ip), peer, here.peer_header)
             connection = self.live[session] = Connection(self, stream, client, lane.now)
             if acceptor is not None:
                 http2 = tls.alpn() == HTTP2
@@ -155,12 +155,7 @@ class Listener:
             pass
 
 
-def certificate_line(here: ListenerPlan, peers: PeerPolicy, tls: TlsConn) -> bytes:
-    """The header line that says who the client is by its certificate; b"" if it showed none."""
+def name_of(peers: PeerPolicy, tls: TlsConn) -> str:
+    """What the client is called by its certificate; "" if it showed none."""
     certificate = tls.peer_certificate()
-    name = None if certificate is None else peers.name_of(x509.load_der_x509_certificate(certificate))
-    if name is None:
-        return b""
-    assert here.table.tls is not None
-    assert here.table.tls.client_certificates is not None
-    return f"{here.table.tls.client_certificates.header}: {name}".encode("ascii")
+    return "" if certificate is None else peers.name_of(x509.load_der_x509_certificate(certificate)) or ""

@@ -18,11 +18,12 @@ from gateway.routes import Entry, Router
 
 # What the places of a rank are about; a host and a path have several.
 _RANKS: Final = ("priority", "host", "host", "path", "path", "path", "methods", "conditions", "place")
-_STAGES: Final = ("host", "path", "method", "query", "headers", "")  # in the order in which they are looked at
+# In the order in which they are looked at.
+_STAGES: Final = ("host", "path", "method", "query", "headers", "certificate", "")
 
 
 def objections(
-    router: Router[Route], decisions: Decisions[Route], judged: Judged, chosen: Route | None
+    router: Router[Route], decisions: Decisions[Route], judged: Judged, peer: str, chosen: Route | None
 ) -> list[tuple[str, str]]:  # fmt: skip
     """Every route that was not chosen, in the order of the file, and why. Empty where no route was asked."""
     try:
@@ -32,7 +33,10 @@ def objections(
     given = given_fields(judged[6])
 
     def stage(entry: Entry[Route]) -> str:
-        return entry.objection(host, method, path, query) or ("" if met(entry.headers, given) else "headers")
+        objection = entry.objection(host, method, path, query)
+        if objection:
+            return objection
+        return "headers" if not met(entry.headers, given) else "" if entry.knows(peer) else "certificate"
 
     nearest: dict[str, Entry[Route]] = {}  # of each route, the entry that comes nearest to taking the request
     for entry in sorted(router.entries, key=lambda one: (one.rank[-1], -_STAGES.index(stage(one)), one.rank)):
@@ -59,6 +63,8 @@ def _reason(
         return "query: it lacks " + ", ".join(_condition(*one) for one in entry.query)
     if stage == "headers":
         return "headers: it lacks " + _unmet(entry.headers, given)
+    if stage == "certificate":
+        return f"client certificate: it is not for {' or '.join(entry.certificates)}"
     assert winner is not None, "a route that has nothing against the request takes it, or another does"
     return _outranked(entry, winner)
 
@@ -86,7 +92,7 @@ def _outranked(entry: Entry[Route], winner: Entry[Route]) -> str:
     if about == "methods":
         return f"fits, but {name} names the method"
     if about == "conditions":
-        return f"fits, but {name} has more conditions on headers and query"
+        return f"fits, but {name} has more conditions on headers, query and certificate"
     return f"fits, but {name} stands before it in the file"
 
 
@@ -96,4 +102,5 @@ def conditions(table: RouteTable) -> str:
     told += [f"{name} {', '.join(values)}" for name in ("hosts", "methods") if (values := getattr(table, name))]
     for name in ("headers", "query"):
         told += [f"{name} {key} = {value}" for key, value in getattr(table, name).items()]
+    told += [f"client certificate {', '.join(table.client_certificates)}"] if table.client_certificates else []
     return "; ".join(told) + (f"; priority {table.priority}" if table.priority else "")

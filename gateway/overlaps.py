@@ -17,12 +17,17 @@ Pairs: TypeAlias = list[tuple[str, str]]  # the route, and the other
 
 def twins(routes: Mapping[str, Conditional]) -> Pairs:
     """Routes with a request for which nothing at all tells them from an earlier one."""
-    return _pairs(routes, lambda one, other: (one.query, one.headers) == (other.query, other.headers))
+    return _pairs(routes, lambda one, other: _more(one) == _more(other))
 
 
 def rivals(routes: Mapping[str, Conditional]) -> Pairs:
     """Routes that some requests fit as well as an earlier one, though they ask for different things."""
-    return _pairs(routes, lambda one, other: (one.query, one.headers) != (other.query, other.headers))
+    return _pairs(routes, lambda one, other: _more(one) != _more(other))
+
+
+def _more(entry: Entry[str]) -> tuple[object, ...]:
+    """Conditions of which a request may meet several."""
+    return entry.query, entry.headers, entry.certificates
 
 
 def unreachable(routes: Mapping[str, Conditional]) -> Pairs:

@@ -80,6 +80,12 @@ class ListenerPlan:
     fallback_host: bytes  # for HTTP/1.0 clients that name none (RFC 9112 §3.3)
     certificates: Certificates | None
 
+    @property
+    def peer_header(self) -> str:
+        """The header that tells servers the name in a client's certificate; "" where clients are not asked for one."""
+        asked = None if self.table.tls is None else self.table.tls.client_certificates
+        return "" if asked is None else asked.header
+
     def must_introduce(self, ip: str) -> bool:
         """Whether a peer with this address must send a PROXY header."""
         return within(ip, self.table.accept_proxy_protocol)

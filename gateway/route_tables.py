@@ -16,6 +16,7 @@ from gateway import patterns
 from gateway.fields import canonical, is_field_name, is_reserved
 from gateway.targets import Redirect, Rewrite, replacement
 from supervisor.ground.config import Between, Duration, Percent, Problem, Size, unknown_name
+from supervisor.ground.net.peernames import is_pattern
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MAX_RESPONSE = 64 * 1024  # bytes of a fixed response; more is a file's, and a server's work
@@ -196,6 +197,7 @@ class RouteTable:
     methods: tuple[str, ...] = ()
     headers: Mapping[str, str] = attrs.field(factory=dict)  # name to exact value; "*": it must be there
     query: Mapping[str, str] = attrs.field(factory=dict)  # the same of parameters
+    client_certificates: tuple[str, ...] = ()  # names, one of which the client's certificate must have; "*": any
     priority: Annotated[int, Between(-1_000_000, 1_000_000)] = 0
     auth: str | None = None
     scopes: tuple[str, ...] = ()  # that the token must have, all of them
@@ -230,6 +232,9 @@ class RouteTable:
             elif gateway.limits[name].needs_auth and self.auth is None:
                 kind = gateway.limits[name].key.partition(":")[0]
                 yield Problem(("limits", number), f"a limit by {kind} needs auth on the route")
+        listeners = [one.tls for one in gateway.listeners.values() if one.tls is not None]
+        if self.client_certificates and not any(tls.client_certificates for tls in listeners):
+            yield Problem(("client_certificates",), "no listener asks clients for certificates")
         for number, scope in enumerate(self.scopes):
             if not _SCOPE(scope):
                 yield Problem(("scopes", number), "not a scope (RFC 6749 §3.3)")
@@ -298,6 +303,9 @@ class RouteTable:
                 yield Problem(("methods", number), "not a method in capitals")
             elif method in ("CONNECT", "TRACE"):
                 yield Problem(("methods", number), f"{method} is always refused")
+        for number, name in enumerate(self.client_certificates):
+            if not is_pattern(name):
+                yield Problem(("client_certificates", number), 'a name, "*", "*.example.com", or "spiffe://a/*"')
         for name in self.headers:
             if not is_field_name(name):
                 yield Problem(("headers", name), "not the name of a header")

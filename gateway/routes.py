@@ -6,7 +6,7 @@ prefix of the same length; with methods before without; with more headers and pa
 file. `Router.find` walks that order for one host, method and target; what it found is for the caller to remember.
 
 An Entry can also be asked by itself what it has against a request (`objection`): that is what explains a decision, and
-the law between the two is that `find` gives exactly the entries that object to nothing but headers.
+the law between the two is that `find` gives exactly the entries that object to nothing of the request line.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gateway.patterns import (
     path_of,
     wanted,
 )
+from supervisor.ground.net.peernames import fits
 
 T = TypeVar("T")
 # Lower goes first: priority, host, its length, path, its length, expression, methods, conditions, place in the file.
@@ -46,10 +47,25 @@ class Entry(Generic[T]):
     methods: frozenset[str]
     query: Wanted
     headers: Wanted
+    certificates: tuple[str, ...]  # patterns of names, one of which the client's certificate must have; (): no matter
     route: T
 
+    @property
+    def free(self) -> bool:
+        """Whether the request line alone decides."""
+        return not self.headers and not self.certificates
+
+    def admits(self, given: Mapping[bytes, bytes], peer: str) -> bool:
+        """Whether the rest of its conditions hold: for these fields, and a client of this name in its certificate ("":
+        it showed none)."""
+        return met(self.headers, given) and self.knows(peer)
+
+    def knows(self, peer: str) -> bool:
+        """Whether a client with this name in its certificate may come."""
+        return not self.certificates or (bool(peer) and any(fits(one, peer) for one in self.certificates))
+
     def objection(self, host: str, method: str, path: bytes, query: bytes) -> str:
-        """The first of its conditions that a request fails, headers aside: "host", "path", "method", "query"; "" for
+        """The first of its conditions on Host and request line that fails: "host", "path", "method", "query"; "" for
         none."""
         if not self.host.takes(host):
             return "host"
@@ -69,6 +85,7 @@ class Entry(Generic[T]):
             and (not self.methods or (bool(other.methods) and other.methods <= self.methods))
             and implied(self.query, other.query)
             and implied(self.headers, other.headers)
+            and self.certificates in ((), other.certificates)
         )
 
     def rivals(self, other: Entry[T]) -> bool:
@@ -133,7 +150,7 @@ class Router(Generic[T]):
         """The routes for this request in their order. `host` is in lower case and without port, `path` normalised,
         `query` with its question mark.
 
-        The list ends with the first that has no condition on headers: what comes after can't be reached.
+        The list ends with the first that has no condition beyond these: what comes after can't be reached.
         """
         given: Mapping[bytes, bytes] | None = None
         found: list[Entry[T]] = []
@@ -148,7 +165,7 @@ class Router(Generic[T]):
                 found.append(entry)
         found.sort(key=_rank)
         for at, entry in enumerate(found):
-            if not entry.headers:
+            if entry.free:
                 return found[: at + 1]
         return found
 
@@ -175,9 +192,9 @@ def entries(table: Conditional, route: T, number: int) -> Iterable[Entry[T]]:
         loose = path.prefix or path.expression is not None
         rank = (
             -table.priority, kind, -len(host.name), loose, -len(path.path), path.prefix, not methods,
-            -len(headers) - len(query), number,
+            -len(headers) - len(query) - bool(table.client_certificates), number,
         )  # fmt: skip
-        yield Entry(rank, host, path, methods, query, headers, route)
+        yield Entry(rank, host, path, methods, query, headers, tuple(table.client_certificates), route)
 
 
 def _rank(entry: Entry[T]) -> Rank:

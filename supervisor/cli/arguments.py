@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("url", metavar="URL", help="such as https://api.example.com/api/user/me")
     explain.add_argument("-H", dest="fields", metavar="'Name: value'", action="append", default=[], help="a header")
     explain.add_argument("--client", metavar="ADDRESS", default="127.0.0.1", help="where it comes from")
+    explain.add_argument("--certificate", metavar="NAME", default="", help="the name in the client's certificate")
     explain.add_argument("--listener", metavar="NAME", help="where it arrives, if its port does not tell")
     explain.add_argument("--json", action="store_true", help="the steps as JSON on stdout")
     status = command("status", "what the running daemon does", config=False)

@@ -49,6 +49,7 @@ def _asked(options: argparse.Namespace) -> Asked:
         method=options.method,
         url=options.url,
         fields=fields,
+        peer=options.certificate,
         client=str(ipaddress.ip_address(options.client)),
         listener=options.listener,
     )

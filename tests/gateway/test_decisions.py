@@ -99,3 +99,10 @@ def test_parameters_are_part_of_the_line_and_decide_once() -> None:
     decisions = Decisions(router, False)
     assert decisions.decide(b"GET /?v=2 HTTP/1.1", b"h").route == "two"
     assert decisions.decide(b"GET /?v=1 HTTP/1.1", b"h").route == "any"
+
+
+def test_a_clients_certificate_chooses_when_the_request_is_there() -> None:
+    router = Router([(RouteTable(pool="p"), "any"), (RouteTable(pool="p", client_certificates=("a.example",)), "a")])
+    decision = Decisions(router, False).decide(b"GET / HTTP/1.1", b"h")
+    assert decision.route is None
+    assert [decision.choose(None, peer).route for peer in ("", "a.example", "b.example")] == ["any", "a", "any"]

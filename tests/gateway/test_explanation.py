@@ -12,6 +12,7 @@ from gateway.explanation import Asked, Explanation, explain
 from supervisor.ground.config import load_bytes
 from tests.gateway.conftest import NOW, SECRET, Keys
 
+CONF = Path(__file__).parents[2] / "conf"  # for its example of a certificate
 CONFIG = f"""[pools.user]
 servers = ["127.0.0.1:8101", "127.0.0.1:8102"]
 [pools.next]
@@ -22,6 +23,9 @@ bind = "127.0.0.1:8080"
 [gateway.listeners.other]
 bind = "127.0.0.1:8081"
 allow_encoded_slash = true
+[gateway.listeners.secure]
+bind = "127.0.0.1:8443"
+tls = {{ certificates = [{{ cert = "cert.pem", key = "key.pem" }}], client_certificates = {{ ca = "cert.pem" }} }}
 [gateway.auth.main]
 type = "jwt"
 algorithms = ["HS256"]
@@ -43,6 +47,10 @@ path = "/api/user/*"
 headers = {{ X-Beta = "1" }}
 split = [{{ pool = "user", weight = 0 }}, {{ pool = "next", weight = 1 }}]
 mirror = {{ pool = "user" }}
+[gateway.routes.partner]
+path = "/partner"
+client_certificates = ["*.partner.example"]
+pool = "user"
 [gateway.routes.old]
 hosts = ["old.example"]
 redirect = {{ scheme = "https" }}
@@ -57,7 +65,7 @@ pool = "user"
 def explained(
     method: str, url: str, *fields: tuple[str, str], states: dict[str, str] | None = None, **keys: Any
 ) -> Explanation:  # fmt: skip
-    config = load_bytes(CONFIG.encode(), "t.toml", Path("/"), {"gateway": GatewayTable})
+    config = load_bytes(CONFIG.encode(), "t.toml", CONF, {"gateway": GatewayTable})
     return explain(config, Asked(method, url, fields, **keys), states)
 
 
@@ -88,7 +96,8 @@ def test_a_request_that_passes_is_followed_to_its_server(keys: Keys) -> None:
 def test_the_others_are_told_why_they_lost() -> None:
     found = explained("POST", "http://h/api/user/me", ("X-Beta", "1"), listener="web")
     assert [(step.chosen, step.why, step.path) for step in found.lost] == [
-        ("user", "fits, but beta has more conditions on headers and query", ("gateway", "routes", "user")),
+        ("user", "fits, but beta has more conditions on headers, query and certificate", ("gateway", "routes", "user")),
+        ("partner", "path: /api/user/me is not /partner", ("gateway", "routes", "partner")),
         ("old", "host: h is not old.example", ("gateway", "routes", "old")),
         ("api", "method: POST is not GET", ("gateway", "routes", "api")),
     ]
@@ -139,14 +148,24 @@ def test_a_pool_that_nobody_is_up_in_is_a_503() -> None:
     assert (found.status, found.reason, told(found)[-1]) == (503, "no_server", ("answer", "503 no_server"))
 
 
+def test_a_clients_certificate_counts() -> None:
+    found = explained("GET", "https://api.example.com/partner", peer="a.partner.example")
+    assert told(found)[:3] == [("listener", "secure"), ("certificate", "cert.pem"), ("route", "partner")]
+    assert "X-Client-Certificate: a.partner.example" in found.head
+    found = explained("GET", "https://h/partner", listener="secure")
+    assert found.reason == "no_route"
+    whys = {step.chosen: step.why for step in found.lost}
+    assert whys["partner"] == "client certificate: it is not for *.partner.example"
+
+
 def test_a_redirect_says_where_to() -> None:
     assert explained("GET", "http://old.example:8080/a?b").detail == "Location: https://old.example/a?b"
 
 
 @pytest.mark.parametrize(("url", "keys", "message"), [
     ("ftp://h/", {}, "begins with http:// or https://"), ("http://user@h/", {}, "begins with http"),
-    ("https://h/", {}, "no listener of the gateway has port 443 and speaks https"),
-    ("http://h/", {}, "(there are: web, other)"), ("http://h/", {"listener": "x"}, "no listener x"),
+    ("http://h/", {}, "no listener of the gateway has port 80 and speaks http (there are: web, other, secure)"),
+    ("http://h/", {"listener": "x"}, "no listener x"),
 ])  # fmt: skip
 def test_questions_without_an_answer_are_refused(url: str, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as problem:

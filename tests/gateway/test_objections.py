@@ -92,7 +92,7 @@ def test_every_other_route_has_its_reason(head: bytes, chosen: str, expected: di
         decision = decision.choose(judged[6])
     assert decision.route is not None
     assert decision.route.name == chosen
-    found = dict(objections(ROUTER, decisions, judged, decision.route))  # type: ignore[arg-type]
+    found = dict(objections(ROUTER, decisions, judged, "", decision.route))  # type: ignore[arg-type]
     assert set(found) == set(TABLES) - {chosen}
     assert {name: found[name] for name in expected} == expected
 
@@ -100,7 +100,7 @@ def test_every_other_route_has_its_reason(head: bytes, chosen: str, expected: di
 def test_no_route_was_asked_about_a_line_that_is_none() -> None:
     head = b"GET /%zz HTTP/1.1\r\nHost: h"
     judged = Guard().judge(head, len(head))
-    assert objections(ROUTER, Decisions(ROUTER, False), judged, None) == []  # type: ignore[arg-type]
+    assert objections(ROUTER, Decisions(ROUTER, False), judged, "", None) == []  # type: ignore[arg-type]
 
 
 def test_conditions_in_words() -> None:

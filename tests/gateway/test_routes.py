@@ -81,6 +81,20 @@ def test_headers_narrow_and_the_more_go_first() -> None:
     assert found(routes, "h", "GET", b"/", x_key=b"anything") == "any"
 
 
+@pytest.mark.parametrize(("peer", "expected"), [
+    ("", "all"), ("a.partner.example", "partner"), ("stranger", "any"), ("spiffe://site/a", "mesh"),
+])  # fmt: skip
+def test_certificates_narrow(peer: str, expected: str) -> None:
+    routes = router(
+        all={},
+        any={"client_certificates": ("*",)},
+        partner={"client_certificates": ("*.partner.example",), "priority": 1},
+        mesh={"client_certificates": ("x", "spiffe://site/*"), "priority": 1},
+    )
+    found = routes.find("h", "GET", b"/")
+    assert next(entry.route for entry in found if entry.admits({}, peer)) == expected
+
+
 def test_what_cannot_be_reached_is_not_offered() -> None:
     routes = router(any={}, a={"path": "/a"}, b={"path": "/a", "headers": {"X": "1"}})
     assert [entry.route for entry in routes.find("h", "GET", b"/a")] == ["b", "a"]

@@ -67,6 +67,10 @@ rewrite = {{ regex = "^/users/(.*)$", to = "/u-\\\\1" }}
 path = "/api/*"
 query = {{ beta = "1" }}
 pool = "two"
+[gateway.routes.partner]
+path = "/partner"
+client_certificates = ["a.partner.example"]
+pool = "two"
 [gateway.routes.old]
 path = "/old/*"
 redirect = {{ scheme = "https", port = {tls}, prefix = "/api" }}
@@ -294,6 +298,9 @@ def test_a_client_with_a_certificate_is_named_to_the_server_and_none_can_forge_i
     assert "x_client_certificate" not in told["fields"]
     assert "x-client-certificate" not in house.told("tls", "/who", *forged)["fields"]
     assert "x-client-certificate" not in house.told("plain", "/who", *forged)["fields"]
+    assert house.told("mutual", "/partner", *friend)["server"] == "two"
+    assert house.told("tls", "/partner", *forged)["server"] == "one"
+    assert house.explained("mutual", "/partner", "--certificate", "a.partner.example")["route"] == "partner"
     told = house.told("mutual", "/who", "--http2", *friend)
     assert told["fields"]["x-client-certificate"] == "a.partner.example"
 

@@ -17,6 +17,8 @@ import attrs
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
+from supervisor.ground.net.peernames import fits
+
 MAX_NAME = 512  # characters of a name in a header
 
 _PLAIN = re.compile(r"[\x21-\x7e]+").fullmatch
@@ -51,7 +53,7 @@ class PeerPolicy:
     def name_of(self, certificate: x509.Certificate) -> str | None:
         """What the client is called: the first of its names that is allowed; None if none is."""
         for name in names_of(certificate):
-            if not self.names or any(_matches(pattern, name) for pattern in self.names):
+            if not self.names or any(fits(pattern, name) for pattern in self.names):
                 return name
         return None
 
@@ -70,12 +72,3 @@ def names_of(certificate: x509.Certificate) -> Iterator[str]:
     for name in names:
         if 0 < len(name) <= MAX_NAME and _PLAIN(name.replace(" ", "_")) and name == name.strip():
             yield name
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """An exact name; "*.example.com" for one label more; "spiffe://site/*" for all that begins so."""
-    if pattern.startswith("*."):
-        return name.partition(".")[2].lower() == pattern[2:].lower()
-    if pattern.endswith("/*"):
-        return name.startswith(pattern[:-1])
-    return name == pattern or ("/" not in pattern and name.lower() == pattern.lower())

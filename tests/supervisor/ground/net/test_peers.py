@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.ground.net.keypairs import KeyPair
-from supervisor.ground.net.peers import PeerPolicy, _matches, names_of
+from supervisor.ground.net.peers import PeerPolicy, names_of
 from supervisor.ground.net.tls import Acceptor, Certificates, base_context
 
 PairFor = Callable[..., KeyPair]
@@ -162,16 +162,6 @@ def test_names_in_their_order(authority: Authority) -> None:
     assert [*names_of(certificate)] == ["spiffe://site/a", "a.example", "a@example", "192.0.2.1"]
     certificate, _ = authority.issue(common="Jörg\r\nX-User-Id: admin")
     assert [*names_of(certificate)] == ["J%C3%B6rg%0D%0AX-User-Id: admin"]
-
-
-@pytest.mark.parametrize(("pattern", "name", "fits"), [
-    ("a.example", "A.example", True), ("*.example", "a.example", True), ("*.example", "b.a.example", False),
-    ("*.example", "example", False), ("spiffe://site/*", "spiffe://site/a/b", True),
-    ("spiffe://site/*", "spiffe://sites/a", False), ("spiffe://site/a", "spiffe://site/A", False),
-    ("a@example", "a@example", True), ("192.0.2.1", "192.0.2.1", True), ("a.example", "xa.example", False),
-])  # fmt: skip
-def test_patterns_of_names(pattern: str, name: str, fits: bool) -> None:
-    assert _matches(pattern, name) is fits
 
 
 @given(st.text(max_size=40))
