@@ -32,7 +32,7 @@ class Outcome:
 
     errors: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
-    processes: int = 0
+    acknowledged: tuple[str, ...] = ()  # titles of the processes that have it
 
     @property
     def ok(self) -> bool:
@@ -43,7 +43,8 @@ class Outcome:
             "ok": self.ok,
             "changed": list(self.changed),
             "errors": list(self.errors),
-            "processes": self.processes,
+            "processes": len(self.acknowledged),
+            "acknowledged": list(self.acknowledged),
         }
 
 
@@ -56,7 +57,7 @@ class Reload:
     _again: bool = attrs.field(default=False, init=False)
     _waiting: dict[Hashable, str] = attrs.field(factory=dict, init=False)
     _errors: list[str] = attrs.field(factory=list, init=False)
-    _processes: int = attrs.field(default=0, init=False)
+    _titles: tuple[str, ...] = attrs.field(default=(), init=False)  # of those who were asked
     _committed: bool = attrs.field(default=False, init=False)
     active: bool = attrs.field(default=False, init=False)
 
@@ -78,7 +79,7 @@ class Reload:
     def prepare(self, processes: Iterable[tuple[Hashable, str]]) -> Verdict | None:
         """All of these (id, title) must answer; the verdict at once when there is none."""
         self._waiting = dict(processes)
-        self._processes = len(self._waiting)
+        self._titles = tuple(self._waiting.values())
         self._errors, self._committed = [], False
         return None if self._waiting else Verdict.COMMIT
 
@@ -127,8 +128,8 @@ class Reload:
         """The end: the outcome with what the processes said, whom to tell, and whether another follows now."""
         told, self._asked, self._next = self._asked, self._next, []
         errors = (*outcome.errors, *self._errors)
-        outcome = attrs.evolve(outcome, errors=errors, processes=0 if errors else self._processes)
-        self._waiting, self._errors, self._processes, self._committed = {}, [], 0, False
+        outcome = attrs.evolve(outcome, errors=errors, acknowledged=() if errors else self._titles)
+        self._waiting, self._errors, self._titles, self._committed = {}, [], (), False
         self.active, self._again = self._again, False
         return outcome, told, self.active
 

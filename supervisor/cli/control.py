@@ -2,9 +2,9 @@
 
 The protocol: a Unix stream socket beside the configuration, mode 0600. One JSON object on one line asks,
 `{"command": "reload"}`; one answers, `{"ok": true, ...}`, or `{"ok": false, "errors": [...]}`. Commands: status
-(answers `status`), reload (answers `changed` and `processes`, after all processes have taken it), upgrade (answers
-`processes`, from the new code; a refusal has the `code` to exit with), drain (`server`, and `state`: "draining",
-"maintenance" or "normal").
+(answers `status`), reload (answers `changed`, and who has taken it: `acknowledged` by title, `processes` how many),
+upgrade (answers `processes`, from the new code; a refusal has the `code` to exit with), drain (`server`, and `state`:
+"draining", "maintenance" or "normal").
 """
 
 from __future__ import annotations

@@ -23,4 +23,6 @@ def run(options: argparse.Namespace) -> int:
     print("portway: reloaded;", "changed:" if changed else "nothing has changed", file=sys.stderr)
     for key in changed:
         print(f"  {key}", file=sys.stderr)
+    if acknowledged := [str(title) for title in answer.get("acknowledged", ())]:
+        complain(f"taken by {', '.join(acknowledged)}")
     return DONE

@@ -64,7 +64,9 @@ def test_a_good_reload_says_what_changed_and_a_bad_one_what_is_wrong(daemon: Sta
 
     running.rewrite(text.replace("[pools.web]", '[pools.web]\nbalance = "least_connections"'))
     changed = running.command("reload")
-    assert (changed.status, changed.err) == (0, "portway: reloaded; changed:\n  pools.web.balance\n")
+    assert changed.status == 0
+    assert changed.err.startswith("portway: reloaded; changed:\n  pools.web.balance\nportway: taken by edge 1/")
+    assert changed.err.endswith(", prober, admin\n")
     assert running.status()["pools"][0]["balance"] == "least_connections"
 
     running.rewrite(text.replace("[pools.web]", '[pools.web]\nbalence = "maglev"\n'))

@@ -47,7 +47,8 @@ def test_a_good_file_is_swapped_into_the_running_workers(start: Callable[[str], 
     pids = daemon.pids("fake")
     with Visitor(port) as visitor:
         answer = reload(daemon, config(port, fake='greeting = "two"'))
-        assert answer == {"ok": True, "changed": ["fake.greeting"], "errors": [], "processes": 2}
+        assert (answer["ok"], answer["changed"], answer["errors"]) == (True, ["fake.greeting"], [])
+        assert (sorted(answer["acknowledged"]), answer["processes"]) == (["fake 1/2", "fake 2/2"], 2)
         assert {greeting(port) for _ in range(10)} == {(2, "two")}
         assert visitor.echo(b"still\n") == b"still\n"
     assert daemon.pids("fake") == pids
@@ -56,7 +57,8 @@ def test_a_good_file_is_swapped_into_the_running_workers(start: Callable[[str], 
 
 def test_a_file_that_did_not_change_is_no_new_generation(start: Callable[[str], Supervised], port: int) -> None:
     daemon = start(config(port))
-    assert daemon.ask("reload") == {"ok": True, "changed": [], "errors": [], "processes": 0}
+    answer = daemon.ask("reload")
+    assert answer == {"ok": True, "changed": [], "errors": [], "processes": 0, "acknowledged": []}
     assert greeting(port) == (1, "hello")
 
 

@@ -27,7 +27,13 @@ def test_it_commits_when_the_last_process_has_prepared() -> None:
     assert reload.swapped(2) is None
     assert reload.swapped(3) is Verdict.DONE
     outcome, told, again = reload.finish(Outcome(changed=("pools.user.servers",)))
-    assert outcome.answer() == {"ok": True, "changed": ["pools.user.servers"], "errors": [], "processes": 2}
+    assert outcome.answer() == {
+        "ok": True,
+        "changed": ["pools.user.servers"],
+        "errors": [],
+        "processes": 2,
+        "acknowledged": ["edge 1/1", "gateway 1/1"],
+    }
     assert (told, again) == (["client"], False)
 
 
@@ -57,7 +63,7 @@ def test_one_refusal_aborts_and_names_the_process() -> None:
     assert reload.prepared(3) is None, "late answers change nothing"
     outcome, _, _ = reload.finish(Outcome())
     assert outcome.errors == ("gateway 1/1: gateway.listeners.api.bind: can't be changed",)
-    assert outcome.processes == 0
+    assert outcome.acknowledged == ()
 
 
 def test_a_death_aborts_only_while_the_process_is_waited_for() -> None:

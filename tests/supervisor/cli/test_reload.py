@@ -16,12 +16,16 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_what_changed_is_shown(config: Path, daemon: Start, capsys: Capture) -> None:
-    fake = daemon({"ok": True, "changed": ["pools.user", "log.level"], "errors": [], "processes": 4})
+    acknowledged = ["edge 1/2", "edge 2/2", "admin"]
+    answer = {"ok": True, "changed": ["pools.user", "log.level"], "errors": [], "processes": 3}
+    fake = daemon({**answer, "acknowledged": acknowledged})
     assert main(["reload", str(config)]) == 0
     assert fake.asked == [{"command": "reload"}]
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "portway: reloaded; changed:\n  pools.user\n  log.level\n"
+    assert captured.err == (
+        "portway: reloaded; changed:\n  pools.user\n  log.level\nportway: taken by edge 1/2, edge 2/2, admin\n"
+    )
 
 
 def test_a_reload_of_the_same_file_says_so(config: Path, daemon: Start, capsys: Capture) -> None:
