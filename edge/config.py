@@ -125,7 +125,7 @@ class ListenerTable:
         """Servers that a client's own address can't be shown to."""
         for name in [route.pool for route in self.routes] if self.pool is None else [self.pool]:
             for server in config.pools[name].servers if name in config.pools else ():
-                if server.address.family != self.bind.family:
+                if not server.address.is_name and server.address.family != self.bind.family:
                     reason = f"server {server.address} of pool {name} is of another family than the clients"
                     yield Problem(("transparent",), reason)
 

@@ -165,7 +165,7 @@ class TcpListener:
         try:
             if plan.announces:
                 await upstream.send(announcement(plan.table.send_proxy_protocol, connection))
-            tls = connector.wrap(upstream, server.sockaddr[0])
+            tls = connector.wrap(upstream, server.proves)
         except BaseException:
             upstream.close()
             raise

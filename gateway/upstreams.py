@@ -24,11 +24,6 @@ SWEEP_SECONDS: Final = 5.0
 _CONNECTIONS: Final = layout.Server.CONNECTIONS
 
 
-def _host(server: Server) -> str:
-    """What a server is called in the configuration, without its port."""
-    return server.name.partition("/")[2].rpartition(":")[0].strip("[]")
-
-
 class TlsRefused(OSError):
     """The connection stands, but not under TLS."""
 
@@ -115,7 +110,7 @@ class Upstreams:
     async def _secure(self, transport: Transport, conn: Conn, server: Server, http2: bool) -> tuple[Any, bool]:
         """The connection as the transport wants it. Raises TlsRefused, Overdue."""
         try:
-            return await transport.secure(conn, _host(server), http2)
+            return await transport.secure(conn, server.proves, http2)
         except OSError as error:
             if server not in self._complained:
                 self._complained.add(server)

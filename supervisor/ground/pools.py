@@ -299,6 +299,7 @@ class Pool:
             base=self._plane.counters(Kind.SERVER, row, self._column),
             state=self._plane.state(Kind.SERVER, row),
             named=table.address.is_name,
+            host=table.address.host if table.address.is_name and not table.address.is_service else "",
             seed=balance.seed(name),
             pool=self,
             cells=self._cells,

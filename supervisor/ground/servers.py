@@ -49,11 +49,17 @@ class Server:
     backup: bool = False
     zone: str = ""
     named: bool = False  # its address is looked up
+    host: str = ""  # the name it is looked up by, unless that is a service's: what it must prove in TLS
     flights: memoryview[int] = attrs.field(init=False, repr=False)  # work in flight, a cell for each process
     takes: bool = attrs.field(default=True, init=False)  # as of the pool's last look
 
     def __attrs_post_init__(self) -> None:
         self.narrow(layout.COLUMNS - 1)
+
+    @property
+    def proves(self) -> str:
+        """Whose certificate it must have where nobody says otherwise: that of its name, or of its address."""
+        return self.host or self.sockaddr[0]
 
     def started(self) -> None:
         """A request, connection or UDP session begins on this server. Connections opened are the caller's to count."""

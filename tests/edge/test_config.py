@@ -24,6 +24,14 @@ def problems(listener: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
+def test_a_transparent_listener_takes_servers_of_its_family_and_by_name() -> None:
+    listener = (
+        'pool = "{}"\ntransparent = true\n[pools.n]\nservers = ["db.example:1"]\n[pools.s]\nservers = ["[::1]:1"]'
+    )
+    assert load(listener.format("n")).listeners["l"].transparent
+    assert any("another family" in line for line in problems(listener.format("s")))
+
+
 def test_routes_stand_in_their_order() -> None:
     routes = load('routes = [{ sni = "*.a.example", alpn = "h2", pool = "a" }, { pool = "b" }]').listeners["l"].routes
     assert [(route.sni, route.alpn, route.detect, route.pool) for route in routes] == [

@@ -43,9 +43,11 @@ class Stage:
 
     def open(self) -> socket.socket:
         """A connection that has proved to work."""
-        sock = connect(self.address)
-        sock.sendall(b"hello")
-        assert sock.recv(100) == b"hello"
+        with ExitStack() as undo:
+            sock = undo.enter_context(connect(self.address))
+            sock.sendall(b"hello")
+            assert sock.recv(100) == b"hello"
+            undo.pop_all()
         return sock
 
     def files(self) -> dict[int, int]:
@@ -123,10 +125,9 @@ def test_a_client_that_resets_frees_its_server(stage: Stage) -> None:
 
 
 def test_a_client_that_vanishes_costs_idle_timeout(stage: Stage) -> None:
-    sock = stage.open()
-    until(lambda: stage.active() == 0, "idle_timeout", 5 * IDLE)
-    assert sock.recv(100) == b""
-    sock.close()
+    with stage.open() as sock:
+        until(lambda: stage.active() == 0, "idle_timeout", 5 * IDLE)
+        assert sock.recv(100) == b""
 
 
 def test_a_client_that_reads_slowly_gets_everything(stage: Stage) -> None:

@@ -50,6 +50,8 @@ tls = {{ sni = "other.example", ca = "cert-authority.pem" }}
 servers = ["127.0.0.1:{rtmp}"]
 [pools.iperf]
 servers = ["127.0.0.1:{iperf}"]
+[pools.dns]
+servers = ["127.0.0.1:{names}"]
 [pools.told]
 servers = ["{told}"]
 [pools.echo]
@@ -73,6 +75,12 @@ pool = "told"
 send_proxy_protocol = "v2"
 tls = {{ certificates = [{{ cert = "cert.pem", key = "cert-key.pem" }}], alpn = ["mqtt", "amqp"] }}
 
+[edge.listeners.dns]
+bind = "127.0.0.1:{dns}"
+protocol = "udp"
+kind = "stateless"
+pool = "dns"
+
 [edge.listeners.measured]
 bind = "127.0.0.1:{measured}"
 pool = "iperf"
@@ -94,7 +102,7 @@ tls = {{ certificates = [{{ cert = "cert.pem", key = "cert-key.pem" }}] }}
 """
 NAMES = (
     "shared", "ended", "named", "measured", "encrypting", "refusing", "ssh", "redis", "mariadb", "web", "proven",
-    "rtmp", "iperf",
+    "rtmp", "iperf", "dns", "names",
 )  # fmt: skip
 
 
@@ -196,6 +204,18 @@ def test_ffmpeg_publishes_a_stream_by_rtmp(stage: Stage) -> None:
         (stream,) = until(lambda: [*recorded.iterdir()], "a recorded stream")
         until(lambda: stream.stat().st_size > 10_000, "the stream to be written")
         assert stream.read_bytes()[:3] == b"FLV"
+
+
+def test_dig_asks_a_name_server(stage: Stage) -> None:
+    needed("dig", "dnsmasq")
+    port = stage.ports["names"]
+    with server(port, "dnsmasq", "--keep-in-foreground", f"--port={port}", "--listen-address=127.0.0.1",
+                "--bind-interfaces", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file=",
+                "--address=/a.example/192.0.2.53"):  # fmt: skip
+        for _ in range(3):
+            assert (
+                said("dig", "@127.0.0.1", "-p", str(stage.ports["dns"]), "+short", "a.example").strip() == "192.0.2.53"
+            )
 
 
 def test_iperf3_measures_both_ways(stage: Stage) -> None:

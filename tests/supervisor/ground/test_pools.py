@@ -524,6 +524,8 @@ def test_a_server_given_by_name_takes_work_where_its_name_says(plane: Plane) -> 
     resolve("fd00::1", 9100)
     assert {one.family for one in (pool.pick(), pool.pick()) if one} == {2, 10}
     assert server.sockaddr == ("fd00::1", 9100)
+    assert server.proves == "app.internal"
+    assert pool.servers[1].proves == "127.0.0.1"
     assert server.usable()
     resolve("", 0)
     assert ports(pool, 3) == [1, 1, 1]
