@@ -26,6 +26,7 @@ from gateway.patterns import HostPattern
 from gateway.plan import NAME, ListenerPlan, Plan, Route
 from gateway.replies import Reply
 from gateway.shared import Shared
+from gateway.transport import Transport
 from gateway.trial import trial
 from supervisor.ground.config import Config, Path
 from supervisor.ground.health import Health
@@ -171,7 +172,7 @@ class _Explaining:
         lost = self._lost(judged, peer, admission.route)
         self._route_steps(admission, None)
         assert admission.route is not None
-        if self._server_steps(admission.route, admission.ip):
+        if self._server_steps(admission.route, admission.ip, out):
             return Explanation(self.steps, lost, [*_shown(out)])
         status, title = REASONS["no_server"]
         self.steps.append(Step("answer", f"{status} no_server", title, self.steps[-1].path))
@@ -214,7 +215,7 @@ class _Explaining:
         words = f"{rate}, {limit.burst} at once, by {by}{shadow}; what others use up is not looked at"
         return Step("limit", limit.name, words, ("gateway", "limits", limit.name))
 
-    def _server_steps(self, route: Route, ip: str) -> bool:
+    def _server_steps(self, route: Route, ip: str, out: list[bytes]) -> bool:
         """The pool, and the server that it picks; whether there is one."""
         pool = route.pool
         path = ("pools", pool.name)
@@ -227,16 +228,36 @@ class _Explaining:
         states = self.states or {}
         away = [(name.partition("/")[2], state) for name, state in states.items() if name.startswith(f"{pool.name}/")]
         told = "".join(f"; {name} is {state}" for name, state in away if state != Health.UP.value)
-        self.steps.append(Step("pool", pool.name, f"{pool.table.balance} over {len(pool.servers)}{told}", path))
-        server = pool.pick(ip)
+        self.steps.append(
+            Step("pool", pool.name, f"{pool.table.balance} over {len(pool.servers)}{_way(route.transport)}{told}", path)
+        )
+        payload = b"\r\n".join((*out, b"", b""))
+        key: str | bytes = ip if route.sticky is None else route.sticky.key(payload, ip)
+        named = None if route.sticky is None else route.sticky.server(pool, payload)
+        server = named or pool.pick(key)
         if server is None:
             return False
-        keyed = pool.table.balance in ("source_hash", "maglev")
-        words = f"by the address {ip}" if keyed else "the first in turn; others as the load says"
+        if named is not None:
+            words = "by its cookie"
+        elif key is not ip:
+            words = f"by the hash of {key!r}"
+        elif pool.table.balance in ("source_hash", "maglev"):
+            words = f"by the address {ip}"
+        else:
+            words = "the first in turn; others as the load says"
         seen = "if all are up" if self.states is None else "as the daemon sees them now"
         chosen, number = server.name.partition("/")[2], pool.servers.index(server)
         self.steps.append(Step("server", chosen, f"{words}, {seen}", (*path, "servers", number)))
         return True
+
+
+def _way(transport: Transport) -> str:
+    """How its servers are spoken to, where that is not plainly."""
+    table = transport.table
+    version = {"h2": "HTTP/2", "h2c": "HTTP/2", "http1": "HTTP/1.1"}.get(table.protocol, "whichever HTTP they take")
+    if table.tls is not None:
+        return f", by {version} over TLS"
+    return f", by {version}" if table.protocol == "h2c" else ""
 
 
 def _shown(out: Iterable[bytes]) -> Iterator[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.shared import Shared
 
 IDLE_SECONDS: Final = 60.0  # without a request
+SILENT_SECONDS: Final = 5.0  # in which a server with a request to answer says nothing at all: it may be away
 WRITE_SECONDS: Final = 60.0  # in which the server must take something of what it is sent
 MAX_HELD: Final = 256  # frames that wait behind a write; with more, the server must read before it is read
 
@@ -35,8 +36,8 @@ _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 class Trunk:
     """One connection. `gone` is called once when it takes no more requests."""
 
-    __slots__ = ("_gone", "_moved", "_rested", "_unsent", "conn", "core", "lane", "retired", "server", "session",
-                 "shared")  # fmt: skip
+    __slots__ = ("_gone", "_moved", "_rested", "_unsent", "conn", "core", "heard", "lane", "retired", "server",
+                 "session", "shared")  # fmt: skip
 
     def __init__(self, shared: Shared, server: Server, conn: Any, gone: Callable[[Trunk], None]) -> None:
         self.shared = shared
@@ -48,7 +49,7 @@ class Trunk:
         self.retired = False  # no more requests, whatever the server says
         self._gone = gone
         self._unsent: bytes | memoryview = b""
-        self._moved = self._rested = shared.lane.now
+        self._moved = self._rested = self.heard = shared.lane.now  # when the server last said something
         self.session: Session = shared.lane.spawn(self._serve(), "http2 upstream")
 
     @property
@@ -97,6 +98,7 @@ class Trunk:
                 if data is not None:
                     if not data:
                         return
+                    self.heard = lane.now
                     cells[base + _BYTES_IN] += len(data)
                     for stream in core.receive_data(data, lane.now):
                         stream.owner.news()
@@ -260,6 +262,9 @@ class Http2Call:
         self._leave()
 
     def _leave(self) -> None:
+        trunk, stream = self._trunk, self._stream
         self._session = None
-        self._trunk.core.abandon(self._stream)
-        self._trunk.wake()
+        if not self.heard and trunk.heard <= stream.born <= trunk.lane.now - SILENT_SECONDS:
+            trunk.retire()  # others had better not wait on it as well
+        trunk.core.abandon(stream)
+        trunk.wake()

@@ -171,3 +171,29 @@ def test_questions_without_an_answer_are_refused(url: str, keys: dict[str, Any],
     with pytest.raises(ValueError) as problem:
         explained("GET", url, **keys)
     assert message in str(problem.value)
+
+
+STICKY = """[pools.calls]
+protocol = "h2c"
+balance = "maglev"
+servers = ["127.0.0.1:8301", "127.0.0.1:8302"]
+[gateway.listeners.web]
+bind = "127.0.0.1:8080"
+[gateway.routes.calls]
+pool = "calls"
+sticky = { hash = "header:X-Tenant" }
+"""
+
+
+def test_what_a_sticky_route_goes_by_is_told() -> None:
+    config = load_bytes(STICKY.encode(), "t.toml", Path("/"), {"gateway": GatewayTable})
+
+    def steps(*fields: tuple[str, str]) -> dict[str, str]:
+        found = explain(config, Asked("GET", "http://a:8080/x", fields), None)
+        return {step.about: f"{step.chosen}: {step.why}" for step in found.steps}
+
+    seven = steps(("X-Tenant", "seven"))
+    assert seven["pool"] == "calls: maglev over 2, by HTTP/2"
+    assert "by the hash of b'seven'" in seven["server"]
+    assert seven == steps(("X-Tenant", "seven"))
+    assert "by the address" in steps()["server"]

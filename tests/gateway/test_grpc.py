@@ -71,3 +71,13 @@ def test_errors_of_ours_have_a_status_of_theirs(code: str, number: int) -> None:
 def test_property_a_message_is_visible_ascii(code: str, detail: str) -> None:
     message = grpc.refusal(PeerError(code, detail))[3]
     assert all(0x20 <= octet < 0x7F for octet in message)
+
+
+@given(st.binary(max_size=60).filter(lambda text: b"\n" not in text and b"\r" not in text), st.floats(0, 1e6))
+def test_property_any_timeout_is_a_deadline_or_none(text: bytes, left: float) -> None:
+    whole = payload(b"grpc-timeout: " + text)
+    seconds = grpc.deadline(whole)
+    assert seconds is None or 0 <= seconds <= grpc.MAX_DEADLINE
+    told = grpc.with_deadline(whole, left)
+    assert told.endswith(b"\r\n\r\n\0\0\0\0\5hello")
+    assert (told == whole) or seconds is not None

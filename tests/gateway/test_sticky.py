@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.route_tables import StickyTable
 from gateway.sticky import Sticky
@@ -138,3 +140,10 @@ def test_over_tls_the_cookie_stays_there(build: Callable[[str], House]) -> None:
 def test_what_cannot_work_is_said(build: Callable[[str], House], table: str, said: str) -> None:
     with pytest.raises(Exception, match=re.escape(said)):
         build(SERVERS.replace('pool = "web"', f'pool = "web"\nsticky = {table}'))
+
+
+@given(st.binary(max_size=80).filter(lambda text: b"\n" not in text and b"\r" not in text))
+def test_property_any_cookies_have_a_value_or_none(text: bytes) -> None:
+    sticky = Sticky(StickyTable(hash="cookie:id"))
+    key = sticky.key(b"GET / HTTP/1.1\r\nCookie: " + text + b"\r\n\r\n", "ip")
+    assert key == "ip" or (isinstance(key, bytes) and key in text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import PeerError
 from gateway.websocket import accept_of, as_answer, check, key_of, new_key
@@ -40,3 +42,12 @@ def test_only_the_answer_to_the_key_is_one(lines: list[bytes]) -> None:
 def test_by_http_2_it_is_a_200() -> None:
     lines = [b"HTTP/1.1 101 X", b"Sec-WebSocket-Accept: " + ACCEPT, b"Sec-WebSocket-Protocol: chat"]
     assert as_answer(lines) == [b"HTTP/1.1 200 ", b"Sec-WebSocket-Protocol: chat"]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=4))
+def test_property_any_head_answers_the_key_or_not(lines: list[bytes]) -> None:
+    try:
+        check([b"HTTP/1.1 101 X", *lines], KEY)
+    except PeerError:
+        return
+    assert any(line.lower().startswith(b"sec-websocket-accept:") for line in lines)

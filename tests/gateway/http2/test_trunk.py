@@ -398,6 +398,22 @@ def test_a_client_that_leaves_resets_its_stream_alone(house: House) -> None:
     assert answer(second.take()).status == 200
 
 
+def test_a_connection_on_which_nothing_comes_is_not_used_again(house: House) -> None:
+    first = house.connect()
+    first.get()
+    far = FarServer(house)
+    far.answer(1)
+    first.take()
+    first.get(method="POST")
+    house.lane.advance(16)
+    assert answer(first.take()).code == "answer_timeout"
+    second = house.connect()
+    second.get()
+    FarServer(house, 1).answer(1)
+    assert answer(second.take()).status == 200
+    assert far.end.at_end or far.reset(3) == 8
+
+
 def test_a_reload_to_another_protocol_uses_fresh_connections(house: House) -> None:
     client = house.connect()
     client.get()
