@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -29,6 +31,7 @@ from supervisor.ground.config import (
 from supervisor.plane.layout import TABLES, Kind
 
 MAX_POOLS = TABLES[Kind.LEASEPOOL].rows
+MAX_SOCKET_PATH = 107  # bytes: sun_path has 108 with its NUL (unix(7))
 REPLICAS = "@replicas"  # behind a database's name: the pool of its replicas, in the plane, the console and metrics
 MAX_USER_PROBLEMS = 10  # of one file; a file in another format is wrong in every line
 
@@ -73,8 +76,23 @@ class ServerTlsTable:
 class ListenerTable:
     """[pooler.listeners.NAME]: a port that speaks the PostgreSQL protocol."""
 
-    bind: Bind
+    bind: Bind | None = None
+    unix_socket: FilePath | None = None  # instead: libpq's name for it is DIRECTORY/.s.PGSQL.PORT
     tls: TlsTable | None = None
+
+    def problems(self, config: Any) -> Iterable[Problem]:
+        if (self.bind is None) == (self.unix_socket is None):
+            yield Problem(("bind",), "a listener has either bind or unix_socket")
+        elif self.unix_socket is not None and len(os.fsencode(self.unix_socket)) > MAX_SOCKET_PATH:
+            yield Problem(("unix_socket",), f"longer than the {MAX_SOCKET_PATH} bytes of a socket's path")
+
+    @property
+    def address(self) -> Bind:
+        """Where it listens."""
+        if self.bind is not None:
+            return self.bind
+        assert self.unix_socket is not None
+        return Bind.at_path(self.unix_socket.absolute())
 
 
 @attrs.frozen(kw_only=True)

@@ -123,8 +123,8 @@ class _Conversion:
 
     def _listeners(self) -> Iterator[str]:
         addresses = _words(self._get("listen_addr"))
-        if not addresses:
-            self.lost.append("listen_addr: missing: only a Unix socket was listened on; 127.0.0.1 is written instead")
+        if not addresses and not self._get("unix_socket_dir"):
+            self.lost.append("listen_addr: missing; 127.0.0.1 is written instead")
             addresses = ["127.0.0.1"]
         for number, address in enumerate(addresses, 1):
             host = {"*": "0.0.0.0", "localhost": "127.0.0.1"}.get(address, address)
@@ -132,7 +132,8 @@ class _Conversion:
             lines = [("bind", json.dumps(bind)), *self._listener_tls()]
             yield _block("pooler.listeners.main" if number == 1 else f"pooler.listeners.main{number}", lines)
         if self._get("unix_socket_dir"):
-            self.lost.append("unix_socket_dir: not carried over; clients connect by TCP")
+            path = f"{self._get('unix_socket_dir').rstrip('/')}/.s.PGSQL.{self._get('listen_port')}"
+            yield _block("pooler.listeners.local", [("unix_socket", json.dumps(path))])
 
     def _listener_tls(self) -> Iterator[tuple[str, str]]:
         mode = self._get("client_tls_sslmode") or "disable"

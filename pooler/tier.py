@@ -22,7 +22,7 @@ def _table(config: Config) -> PoolerTable:
 
 
 def _listeners(config: Config) -> Sequence[ListenerSpec]:
-    return [ListenerSpec(name, table.bind) for name, table in _table(config).listeners.items()]
+    return [ListenerSpec(name, table.address) for name, table in _table(config).listeners.items()]
 
 
 def _rows(config: Config) -> Iterable[tuple[Kind, str]]:

@@ -210,7 +210,7 @@ def _config(runtime: PoolerRuntime) -> list[Row]:
     listeners = [*table.listeners.values()]
     rows: list[Row] = []
     if listeners:
-        bind = listeners[0].bind
+        bind = listeners[0].address
         rows += [("listen_addr", bind.host, None, "no"), ("listen_port", str(bind.port), "6432", "no")]
     for name in sorted(vars_of(table)):
         rows.append((name, written(getattr(table, name)), written(getattr(usual, name)), "yes"))

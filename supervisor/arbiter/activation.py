@@ -73,5 +73,7 @@ def shown(sock: socket.socket) -> str:
 def _is_bound(sock: socket.socket, bind: Bind, kind: int) -> bool:
     if sock.family != bind.family or sock.type != kind:
         return False
+    if bind.is_local:
+        return bool(sock.getsockname() == bind.host)
     host, port = sock.getsockname()[:2]
     return bool(port == bind.port and ipaddress.ip_address(host) == ipaddress.ip_address(bind.host))

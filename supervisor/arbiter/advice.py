@@ -34,6 +34,7 @@ def _sockets(config: Config, listeners: Listeners) -> Iterator[Advice]:
     for address in listeners.activated.unused(binds):
         cure = "bind a listener to it, or take it out of the socket unit: nobody answers there"
         yield "socket without a listener", {"address": address, "cure": cure}
-    for row in sorted(listeners.shared):
+    local = {key.row for key in listeners.all() if key.spec.bind.is_local}  # these can be no other
+    for row in sorted(listeners.shared - local):
         cure = "ReusePort=yes in the socket unit, and the same user for it and the daemon"
         yield "one socket for all workers", {"listener": row, "cure": cure}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
+from supervisor.arbiter import local
 from supervisor.arbiter.activation import Activated
 from supervisor.arbiter.holder import holder
 from supervisor.ground.config import Bind
@@ -76,6 +77,12 @@ class Listeners:
     def _open_slots(self, key: Key) -> list[socket.socket]:
         spec = key.spec
         given = self.activated.find(spec.bind, spec.transport.value)[: self.slots]
+        if not given and spec.bind.is_local:
+            self.shared.add(key.row)
+            try:
+                return local.open_local(spec, self.slots)
+            except local.Occupied as error:
+                raise CannotListen(f"{key.row}: can't listen on {spec.bind}: {error}") from None
         if not given:
             return open_slots(key.row, spec, self.slots)
         sockets, alone = join(key.row, spec, given, self.slots)
@@ -85,7 +92,7 @@ class Listeners:
     def _again(self, key: Key) -> list[socket.socket]:
         address = (key.spec.bind, key.spec.transport)
         for other, sockets in self._open.items():
-            if key.spec.bind.port and (other.spec.bind, other.spec.transport) == address:
+            if (key.spec.bind.port or key.spec.bind.is_local) and (other.spec.bind, other.spec.transport) == address:
                 copies = [sock.dup() for sock in sockets]
                 for copy in copies if key.spec.transport is Transport.TCP else ():
                     copy.listen(key.spec.backlog)
@@ -99,8 +106,11 @@ class Listeners:
     def close(self, keys: Iterable[Key]) -> None:
         """The supervisor's copies; the port closes when the workers have closed theirs."""
         for key in keys:
+            known = key in self._open
             for sock in self._open.pop(key, ()):
                 sock.close()
+            if known and key.spec.bind.is_local and all(other.spec.bind != key.spec.bind for other in self._open):
+                local.remove(key.spec.bind.host)
 
     def close_all(self) -> None:
         self.close(tuple(self._open))

@@ -199,7 +199,7 @@ def _listeners(config: Config, plane: Plane, processes: Iterable[ProcessInfo]) -
         yield {
             "tier": tier,
             "name": name,
-            "bind": str(table.bind),
+            "bind": str(table.bind or table.unix_socket),
             "protocol": getattr(table, "protocol", "tcp"),
             "datapath": "kernel" if _by_kernel(plane, row) else "proxy",
             "slots": slots,

@@ -61,12 +61,14 @@ def test_what_means_the_same_is_carried_and_the_rest_is_listed() -> None:
     assert pooler["databases"]["other"]["pool_mode"] == "statement"
     assert pooler["databases"]["My DB"]["primary"] == "pg2"
     assert pooler["users"] == {"reports": {"pool_mode": "session", "max_user_connections": 3}}
-    assert pooler["listeners"] == {"main": {"bind": "0.0.0.0:6543"}}
+    assert pooler["listeners"] == {
+        "main": {"bind": "0.0.0.0:6543"}, "local": {"unix_socket": "/tmp/.s.PGSQL.6543"},
+    }  # fmt: skip
     assert pooler["auth"] == {"users": "userlist.txt", "type": "scram-sha-256"}
     assert (pooler["max_client_conn"], pooler["server_idle_timeout"], pooler["query_wait_timeout"]) == (500, "30s", "0")
     assert pooler["admin_users"] == ["ops", "root"]
     lost = "\n".join(converted.lost)
-    for words in ("* (any other database)", "connect_query", "weight", "unix_socket_dir", "%include other.ini",
+    for words in ("* (any other database)", "connect_query", "weight", "%include other.ini",
                   "auth_dbname: not carried over", "logfile: not needed here"):  # fmt: skip
         assert words in lost
     assert "max_client_conn" not in lost

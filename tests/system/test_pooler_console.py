@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ def running(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
             return daemon
 
         with poolers(start, folder, ports.free_tcp_port, postgres) as make:
-            yield make(pooler=CONSOLE)
+            yield make(pooler=CONSOLE, listener='[pooler.listeners.local]\nunix_socket = ".s.PGSQL.6432"')
 
 
 class Console:
@@ -54,6 +55,22 @@ def test_psql_and_both_protocols(running: Pooler) -> None:
     with console.connection.cursor(binary=True) as cursor:
         extended = cursor.execute("SHOW LISTS", prepare=True).fetchall()
     assert {row["list"]: type(row["items"]) for row in extended} == {row["list"]: int for row in simple}
+
+
+def test_a_unix_socket_leads_to_the_same(running: Pooler) -> None:
+    path = running.folder / ".s.PGSQL.6432"
+    with psycopg.connect(
+        host=str(running.folder), port=6432, user="app", password="secret", dbname="pgbouncer", autocommit=True
+    ) as connection:
+        mine = [row for row in connection.execute("SHOW CLIENTS").fetchall() if row[5] == "unix"]
+        assert mine == []  # the console's own clients are not among them
+        with psycopg.connect(host=str(running.folder), port=6432, user="app", password="secret", dbname="app") as other:
+            assert other.execute("SELECT 1").fetchone() == (1,)
+            assert [row[16] for row in connection.execute("SHOW CLIENTS").fetchall() if row[5] == "unix"] == [
+                os.getpid()
+            ]
+    assert running.daemon.command("reload").status == 0
+    assert path.is_socket()
 
 
 def test_clients_and_holders_of_all_workers_are_shown(running: Pooler) -> None:

@@ -18,7 +18,7 @@ def clashes(taken: Mapping[str, Any]) -> Iterator[Problem]:
     """A problem for each address that an earlier table has already; `taken` holds the tables by name."""
     ports: dict[tuple[str, int, int], list[tuple[Bind, Path]]] = {}
     for path, protocol, bind in _binds(taken):
-        if bind.port == 0:  # the kernel gives each its own
+        if bind.port == 0 and not bind.is_local:  # the kernel gives each its own
             continue
         # "[::]" is IPv6 only here, so the families don't meet.
         others = ports.setdefault((protocol, bind.family, bind.port), [])
@@ -39,6 +39,6 @@ def _binds(taken: Mapping[str, Any]) -> Iterator[tuple[Path, str, Bind]]:
     for tier, table in taken.items():
         listeners = getattr(table, "listeners", None)
         for name, listener in listeners.items() if isinstance(listeners, Mapping) else ():
-            bind = getattr(listener, "bind", None)
+            bind = getattr(listener, "address", None) or getattr(listener, "bind", None)
             if isinstance(bind, Bind):
                 yield (tier, "listeners", name, "bind"), getattr(listener, "protocol", "tcp"), bind

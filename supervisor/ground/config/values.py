@@ -192,8 +192,20 @@ class Bind:
         """Whether the host has to be looked up: never of a Bind."""
         return False
 
+    @classmethod
+    def at_path(cls, path: FilePath) -> Self:
+        """A Unix socket: its path for a host, and no port."""
+        return cls(str(path), 0)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a Unix socket."""
+        return self.host.startswith("/")
+
     @property
     def family(self) -> socket.AddressFamily:
+        if self.is_local:
+            return socket.AF_UNIX
         return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
     @property
@@ -202,6 +214,8 @@ class Bind:
         return (self.host, self.port)
 
     def __str__(self) -> str:
+        if self.is_local:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
