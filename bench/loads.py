@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -58,14 +59,18 @@ def _run(command: list[str], seconds: float) -> str:
     return text
 
 
-def wrk(folder: Path, url: str, heads: list[str], seconds: float, connections: int = 32) -> Load:
-    """HTTP/1.1 on keep-alive connections. `heads` are request heads without their last header and the empty line."""
+def wrk(
+    folder: Path, url: str, heads: list[str], seconds: float, connections: int = 32, prefix: Sequence[str] = ()
+) -> Load:
+    """HTTP/1.1 on keep-alive connections. `heads` are request heads without their last header and the empty line;
+    `prefix` goes in front of the command."""
     command = program("wrk", "wrk")
     script = folder / "wrk.lua"
     quoted = ",".join(json.dumps(head + "X-Unique: ") for head in heads)
     script.write_text(LUA % {"heads": quoted})
     whole = max(1, round(seconds))  # wrk takes whole seconds only
-    out = _run([command, "-t1", f"-c{connections}", f"-d{whole}s", "--timeout", "10s", "-s", str(script), url], whole)
+    options = ["-t1", f"-c{connections}", f"-d{whole}s", "--timeout", "10s", "-s", str(script)]
+    out = _run([*prefix, command, *options, url], whole)
     found = re.search(r"RESULT (\{.*\})", out)
     if found is None:
         raise BadRun(out)

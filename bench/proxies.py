@@ -9,7 +9,7 @@ import resource
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -79,9 +79,14 @@ def _start(name: str, command: list[str | Path], folder: Path, port: int, ready:
 
 
 def nginx(
-    folder: Path, config: str, port: int, stream: bool = False, ready: Callable[[], object] | None = None
+    folder: Path,
+    config: str,
+    port: int,
+    stream: bool = False,
+    ready: Callable[[], object] | None = None,
+    prefix: Sequence[str] = (),
 ) -> Proxy:
-    """nginx in the foreground. `config` holds the http or stream block."""
+    """nginx in the foreground. `config` holds the http or stream block; `prefix` goes in front of the command."""
     command = program("nginx", "nginx")
     if stream and not NGINX_STREAM.exists():
         raise Missing("nginx has no stream module (Debian: apt-get install libnginx-mod-stream)")
@@ -92,7 +97,8 @@ def nginx(
     head += f"events {{ worker_connections {FILES // 2}; }}\n"
     path = folder / "nginx.conf"
     path.write_text(head + config)
-    return _start("nginx", [command, "-p", folder, "-e", folder / "nginx.error", "-c", path], folder, port, ready)
+    line: list[str | Path] = [*prefix, command, "-p", folder, "-e", folder / "nginx.error", "-c", path]
+    return _start("nginx", line, folder, port, ready)
 
 
 NGINX_HTTP = """
@@ -109,7 +115,9 @@ def nginx_http(folder: Path, body: str) -> str:
     return NGINX_HTTP.format(folder=folder, body=body)
 
 
-def haproxy(folder: Path, config: str, port: int) -> Proxy:
+def haproxy(
+    folder: Path, config: str, port: int, ready: Callable[[], object] | None = None, prefix: Sequence[str] = ()
+) -> Proxy:
     """HAProxy in the foreground with one thread. `config` holds the sections behind `global` and `defaults`."""
     command = program("haproxy", "haproxy")
     path = folder / "haproxy.cfg"
@@ -117,7 +125,7 @@ def haproxy(folder: Path, config: str, port: int) -> Proxy:
     head += " log stdout format raw local0\n"
     head += "defaults\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n timeout http-keep-alive 600s\n"
     path.write_text(head + config)
-    return _start("haproxy", [command, "-db", "-f", path], folder, port, None)
+    return _start("haproxy", [*prefix, command, "-db", "-f", path], folder, port, ready)
 
 
 def envoy(folder: Path, config: str, port: int) -> Proxy:
@@ -141,17 +149,24 @@ def pgbouncer(folder: Path, config: str, port: int) -> Proxy:
     return _start("pgbouncer", [command, "-q", path], folder, port, None)
 
 
-def portway(folder: Path, config: str, port: int, udp: bool = False) -> Proxy:
+def portway(
+    folder: Path,
+    config: str,
+    port: int,
+    udp: bool = False,
+    ready: Callable[[], object] | None = None,
+    prefix: Sequence[str] = (),
+) -> Proxy:
     """Portway with one worker per tier."""
     admin = free_tcp_port()
     path = folder / "portway.toml"
     path.write_text(f'[supervisor]\nworkers = 1\nadmin = "127.0.0.1:{admin}"\n\n{config}')
-    command: list[str | Path] = [sys.executable, "-m", "supervisor", "run", path]
+    command: list[str | Path] = [*prefix, sys.executable, "-m", "supervisor", "run", path]
 
-    def ready() -> bool:
+    def answers() -> bool:
         with socket.create_connection(("127.0.0.1", admin), 1) as sock:
             sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
             healthy = b" 200 " in sock.recv(4096)[:20]
         return healthy and (udp or accepts(port))
 
-    return _start("portway", command, folder, port, ready)
+    return _start("portway", command, folder, port, ready or answers)

@@ -15,7 +15,7 @@ PATIENCE = 6.0  # s to wait for a quiet moment before a run
 AGAIN = 3  # times that a disturbed run is made anew; then the least disturbed counts
 
 
-def _busy() -> float:
+def busy() -> float:
     """CPU seconds that all processes and interrupts of the machine have used since boot."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _, _, irq, softirq = (int(field) for field in fields[:7])
@@ -38,12 +38,12 @@ class Watch:
     """From its making on."""
 
     def __init__(self) -> None:
-        self._began, self._busy, self._ours = time.monotonic(), _busy(), _ours()
+        self._began, self._busy, self._ours = time.monotonic(), busy(), _ours()
 
     def others(self) -> float:
         """CPUs that others used on average since then."""
         passed = time.monotonic() - self._began
-        return max(0.0, (_busy() - self._busy) - (_ours() - self._ours)) / passed if passed > 0 else 0.0
+        return max(0.0, (busy() - self._busy) - (_ours() - self._ours)) / passed if passed > 0 else 0.0
 
 
 def wait() -> bool:

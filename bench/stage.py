@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bench import proxies
+from bench.namespaces import Network, missing, network
 from bench.proxies import Proxy, nginx, nginx_http
 from supervisor.cli.demo.credentials import Certificate, Issuer, write_certificate
 from supervisor.cli.demo.ports import free_tcp_port, free_udp_port
@@ -30,6 +31,11 @@ BACKEND = """
     location / {{ default_type text/plain; return 200 "{hello}"; }}
     location = /bulk {{ root {folder}; sendfile on; }}
   }}
+"""
+
+
+INSIDE = """
+  server {{ listen 80 backlog=4096; default_type text/plain; location / {{ return 200 "{hello}"; }} }}
 """
 
 
@@ -66,6 +72,19 @@ class Stage:
         proxy = nginx(folder, nginx_http(folder, BACKEND.format(port=port, folder=folder, hello=HELLO)), port)
         self.stack.callback(proxy.child.stop)
         return proxy
+
+    @cached_property
+    def network(self) -> Network:
+        """A client, a balancer and one server, a network namespace each; nginx serves port 80 in the server's."""
+        if reason := missing():
+            raise proxies.Missing(f"the kernel datapath needs network namespaces: {reason}")
+        made = self.stack.enter_context(network(1))
+        folder = self.room("backend-inside")
+        config = nginx_http(folder, INSIDE.format(hello=HELLO))
+        server = made.servers[0]
+        proxy = nginx(folder, config, 80, ready=lambda: server.call(lambda: proxies.accepts(80)), prefix=server.prefix)
+        self.stack.callback(proxy.child.stop)
+        return made
 
     @cached_property
     def echo(self) -> int:

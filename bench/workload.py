@@ -39,6 +39,7 @@ class Workload:
     ceiling: float | None = None  # Portway's own figure must be at most this
     warm_up: float = 0.5  # s of load before the first figure of a side
     fresh: bool = False
+    whole_machine: bool = False  # that is what is measured: what others do meanwhile can't be told apart
     check: Callable[[Stage, Proxy], object] = lambda stage, proxy: None  # does it do the work? BadRun if not
     prepare: Callable[[Stage], object] = lambda stage: None  # what must be there before anything starts
 

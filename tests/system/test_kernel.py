@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from bench.namespaces import Network, missing, network
 from supervisor.cli.control import ask
 from tests.system.support.daemon import ROOT
-from tests.system.support.netns import Network, missing, network
 from tests.system.support.poll import until
 
 SERVERS = 3

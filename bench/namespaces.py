@@ -1,4 +1,5 @@
-"""Network namespaces: a client, the balancer, and servers behind it, joined by veth pairs.
+"""Network namespaces, for the benchmark and the tests of the kernel datapath: a client, the balancer, and servers
+behind it, joined by veth pairs.
 
     client 10.90.0.2 --- 10.90.0.1 balancer 10.91.N.1 --- 10.91.N.2 server N
            fd90::2           fd90::1       fd91:N::1           fd91:N::2
@@ -53,9 +54,14 @@ class Namespace:
 
     name: str
 
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What goes in front of a command that is to run inside."""
+        return ("ip", "netns", "exec", self.name)
+
     def run(self, *command: str | Path, check: bool = True, **more: object) -> subprocess.CompletedProcess[bytes]:
         """Run a command inside."""
-        return subprocess.run(["ip", "netns", "exec", self.name, *command], capture_output=True, check=check, **more)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run([*self.prefix, *command], capture_output=True, check=check, **more)  # type: ignore[call-overload,no-any-return]
 
     def call(self, function: Callable[[], T]) -> T:
         """Call a function inside: in a thread of its own, since that is what has a network. Sockets made there stay
