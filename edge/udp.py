@@ -49,6 +49,7 @@ class UdpListener:
     left: list[AnySlot] = attrs.field(factory=list)  # given up, and not yet at rest
     refused: Counter[str] = attrs.field(factory=Counter)  # clients since that was last told, by the limit
     told: float = -math.inf  # lane seconds
+    answers: dict[int, int] = attrs.field(factory=dict)  # bytes from each server's row, at the last sweep
 
     def attach(self, slot: int, sock: socket.socket, handed: Iterable[tuple[Flow, socket.socket]] = ()) -> None:
         """Poll a slot, and go on with the sessions that its last owner `handed` over."""
@@ -89,11 +90,21 @@ class UdpListener:
         for slot in (*self.polled.values(), *self.left):
             slot.sweep(now)
         self.left = [one for one in self.left if one.waiting()]
+        self._notice_answers()
         if self.refused and now - self.told >= TELL_EVERY:
             self.told = now
             for limit, count in self.refused.items():
                 self.tell_full(count, limit)
             self.refused.clear()
+
+    def _notice_answers(self) -> None:
+        """A server that has answered since the last time did its work: what failed before is forgiven. Looked at here
+        and not with each answer, of which there may be a hundred thousand a second."""
+        for server in self.pool.servers:
+            count = self.cells[server.base + layout.Server.BYTES_IN]
+            if count != self.answers.get(server.row):
+                self.answers[server.row] = count
+                server.succeeded()
 
     def is_full(self) -> bool:
         """Whether another client has to be refused, which is then counted."""

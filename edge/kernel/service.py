@@ -8,6 +8,7 @@ with `persist`; while another process of this kind lives (an upgrade), it is tha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -150,6 +151,10 @@ class Datapath:
 
     async def follow(self, wanted: tuple[Front, ...]) -> None:
         """Bring the rules to what is wanted, and delete the flows of servers that have gone. Raises Unavailable."""
+        if not wanted and self.told is None:
+            self.told = ()
+            with contextlib.suppress(Unavailable):  # without nft nothing can be left of an earlier run
+                await self._nft(transaction(self.table, (), None))
         if wanted != self.told:
             for front in wanted:
                 _check_forwarding(front)

@@ -233,3 +233,22 @@ def test_without_persistence_the_table_goes(worker: FakeWorker, kernel: Kernel) 
 
     drive(worker, nothing)
     assert [[*command] for command in kernel.told[-1]] == [["add"], ["delete"]]
+
+
+def test_without_a_listener_for_it_the_kernel_is_cleared_and_its_absence_no_error(
+    worker: FakeWorker, kernel: Kernel
+) -> None:
+    worker.config = load(TEXT.replace('"kernel"\npersist = true', '"proxy"'))
+
+    async def script() -> None:
+        await trio.sleep(1)
+        assert [[*command] for command in kernel.told[-1]] == [["add"], ["delete"]]
+
+    drive(worker, script)
+    kernel.failure = "there is no program nft; install nftables"
+
+    async def nothing() -> None:
+        await trio.sleep(3 * RETRY)
+
+    drive(worker, nothing)
+    assert not [event for event, _ in worker.log.lines if "not available" in event]
