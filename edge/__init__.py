@@ -1,1 +1,1 @@
-"""The edge: layer 4 load balancing of TCP connections and UDP sessions. It never looks inside what it carries."""
+"""The edge: layer 4 load balancing of TCP connections and UDP sessions. It looks at no more than the first bytes."""

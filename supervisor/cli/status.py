@@ -162,7 +162,7 @@ def _listener(listener: dict[str, Any]) -> Row:
         ", ".join(f"{title} ({count})" for title, count in listener["slots"].items()) or "nobody",
         listener["active"] + listener["sessions"],
         listener["accepted"],
-        listener["refused"],
+        listener["refused"] + listener["limited"],
         listener["errors"],
         _bytes(listener["bytes_in"]),
         _bytes(listener["bytes_out"]),

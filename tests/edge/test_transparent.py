@@ -14,6 +14,7 @@ from edge import transparent
 from edge.config import EdgeTable
 from edge.endings import NoServer
 from supervisor.ground.config import Config, load_bytes
+from tests.edge.house import House
 
 LOCAL = {"type": "local", "dst": "127.0.0.1", "table": "local"}
 EVERYTHING = {"type": "local", "dst": "default", "dev": "lo", "table": "100"}
@@ -54,6 +55,16 @@ def test_without_a_way_for_the_answers_it_says_how_to_make_one(machine: dict[str
     machine[part].pop()
     (reason,) = reasons(configuration())
     assert "ip -4 rule add fwmark 1 lookup 100; ip -4 route add local 0.0.0.0/0 dev lo table 100" in reason
+
+
+def test_a_reload_is_refused_with_the_reason(machine: dict[str, Any]) -> None:
+    house = House()
+    machine["rule"].pop()
+    with pytest.raises(ValueError, match=r"edge\.listeners\.l\.transparent: the servers' answers"):
+        house.reload('pool = "a"\ntransparent = true')
+    machine["rule"].append(MARKED)
+    house.reload('pool = "a"\ntransparent = true')
+    house.close()
 
 
 def test_where_nothing_is_transparent_nothing_is_asked(machine: dict[str, Any]) -> None:

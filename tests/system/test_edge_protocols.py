@@ -294,3 +294,13 @@ def test_who_speaks_no_tls_is_closed_and_counted(stage: Stage) -> None:
             while sock.recv(100):  # an alert, perhaps
                 pass
     assert stage.daemon.metric("portway_listener_handshake_failures_total", listener="ended") == 1
+
+
+def test_a_renewed_certificate_is_shown_without_a_reload(stage: Stage) -> None:
+    renewed = trusting(write_certificate(stage.folder, ("localhost", "a.web.example")).authority)
+
+    def shown() -> bool:
+        with connect(stage.address("ended")) as sock, renewed.wrap_socket(sock, server_hostname="localhost") as client:
+            return client.version() == "TLSv1.3"
+
+    until(shown, "the renewed certificate")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from supervisor.arbiter.access import CannotLog
 from supervisor.arbiter.control import CannotControl
 from supervisor.arbiter.listeners import CannotListen
 from supervisor.arbiter.site import identity_of, open_site, raise_file_limit
-from supervisor.ground.config import Config, load_bytes
+from supervisor.ground.config import Config, Problem, load_bytes
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
 from tests.leftovers import open_files
@@ -50,6 +51,22 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path, text: str, error: typ
     before = open_files()
     with pytest.raises(error):
         open_site(config(text, tmp_path), ())
+    assert open_files() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_machine_lacks_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+    class Lame:
+        """A tier, as much as is asked."""
+
+        @staticmethod
+        def unable(config: Config) -> list[Problem]:
+            return [Problem(("log", "level"), "not on this machine")]
+
+    before = open_files()
+    lame: Any = Lame()
+    with pytest.raises(OSError, match=r"x\.toml:2: log\.level: not on this machine"):
+        open_site(config('[log]\nlevel = "info"\n', tmp_path), (lame,))
     assert open_files() == before
     assert list(tmp_path.iterdir()) == []
 
