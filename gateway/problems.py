@@ -14,7 +14,7 @@ from typing import Final
 from gateway.errors import REASONS, PeerError
 from gateway.replies import Reply
 
-_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
+PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus} | {
     408: b"Request Timeout",
     413: b"Content Too Large",
     499: b"Client Closed Request",
@@ -58,7 +58,7 @@ def _whole(
 ) -> bytes:  # fmt: skip
     status = error.status
     lines = [
-        b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b"")),
+        b"HTTP/1.1 %d %b" % (status, PHRASES.get(status, b"")),
         b"Date: " + http_date(wall),
         *said,
         *([] if status in (204, 304) else [b"Content-Length: %d" % len(body)]),  # RFC 9110 §8.6

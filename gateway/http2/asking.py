@@ -13,6 +13,7 @@ from gateway.fields import MAX_LENGTH_DIGITS
 from gateway.http2.blocks import BlockEncoder, encode_field, encode_line
 from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
 from gateway.http2.fields import BAD, LENGTH, PATH, STATUS, Entry
+from gateway.problems import PHRASES
 
 # RFC 9113 §8.2.2: what speaks of an HTTP/1.1 connection has no place here.
 _LEFT_OUT: Final = (b"host:", b"connection:", b"transfer-encoding:", b"upgrade:", b"te:")
@@ -75,5 +76,6 @@ def answer_head(entries: list[Entry]) -> AskedHead:
             lines.append(line)
     if not _STATUS(status) or status == b"101":  # RFC 9113 §8.6
         raise StreamFault(PROTOCOL_ERROR, "no status that HTTP/2 has")
-    lines[0] = b"HTTP/1.1 " + status + b" "
+    # HTTP/2 has no reason phrases; some clients of HTTP/1.1 (h2load) take none for no answer.
+    lines[0] = b"HTTP/1.1 " + status + b" " + PHRASES.get(int(status), b"")
     return AskedHead(int(status), b"\r\n".join(lines), length)

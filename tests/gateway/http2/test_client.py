@@ -82,7 +82,7 @@ def test_an_answer_is_what_was_said() -> None:
     peer.h2.send_headers(1, [("x-sum", "9")], end_stream=True)
     peer.go()
     assert [(head.status, head.length) for head in stream.heads] == [(103, -1), (200, 5)]
-    assert stream.heads[1].head == b"HTTP/1.1 200 \r\ncontent-length: 5\r\nset-cookie: a\r\nset-cookie: b"
+    assert stream.heads[1].head == b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nset-cookie: a\r\nset-cookie: b"
     assert client.read_body(stream) == b"hello"
     assert (stream.complete, stream.trailers) == (True, [b"x-sum: 9"])
     assert not client.streams

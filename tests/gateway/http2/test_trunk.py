@@ -115,7 +115,7 @@ def test_continue_is_asked_of_the_server(house: House) -> None:
     assert far.requests()[0]["expect"] == "100-continue"
     far.h2.send_headers(1, [(":status", "100")])
     far.go()
-    assert client.take() == b"HTTP/1.1 100 \r\n\r\n"
+    assert client.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.send(b"hello")
     assert far.body(1) == b"hello"
     assert far.ended(1)
