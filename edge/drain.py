@@ -15,17 +15,26 @@ STEP_SECONDS = 0.1
 
 
 class Drain:
-    """The drain of one worker's TCP connections."""
+    """The drain of one worker's TCP connections, or of one listener's. `last` ends those that still go on when its time
+    is over; where the process ends then, that is not needed."""
 
-    def __init__(self, lane: Lane, timeout: float, live: Callable[[], Mapping[Session, Connection]]) -> None:
+    def __init__(
+        self, lane: Lane, timeout: float, live: Callable[[], Mapping[Session, Connection]], last: bool = False
+    ) -> None:
         self._lane = lane
         self._live = live
         self._began = lane.now
         self._timeout = timeout
-        lane.every(STEP_SECONDS, self._step)
+        self._last = last
+        self._stop = lane.every(STEP_SECONDS, self._step)
 
     def _step(self) -> None:
         passed = self._lane.now - self._began
+        if self._last and passed >= self._timeout:
+            self._stop()
+            for session in self._live():
+                session.cancel()
+            return
         silent = [session for session, connection in self._live().items() if connection.silent(session) >= passed]
         for session in silent[: due(len(silent), passed, self._timeout, STEP_SECONDS)]:
             session.cancel()

@@ -7,7 +7,7 @@ and what a failure means to it, the pool's (supervisor/ground/pools.py); moving 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,6 +23,7 @@ from edge.record import Recorder
 from edge.relay import relay
 from edge.transparent import from_client
 from supervisor.ground.lane import Cancelled, Conn, Lane, Listening, Overdue, Session
+from supervisor.ground.lane.conn import RESET_ON_CLOSE
 from supervisor.ground.pools import Pool, Server
 from supervisor.ground.queues import Queues
 from supervisor.plane import layout
@@ -84,11 +85,16 @@ class TcpListener:
         """Connections that have no server yet: a drain must not forget them."""
         return self.cells[self.row + _ACTIVE] - len(self.live)
 
+    def connections(self) -> Mapping[Session, Connection]:
+        """Those that have their servers."""
+        return self.live
+
     def accepted(self, sock: socket.socket, address: Any) -> Coroutine[Any, Any, None] | None:
         cells, row = self.cells, self.row
         cells[row + _ACCEPTED] += 1
         if self.crowd.size() >= self.plan.table.max_connections:
             cells[row + _LIMITED] += 1
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             sock.close()
             return None
         cells[row + _ACTIVE] += 1

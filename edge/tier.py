@@ -54,6 +54,7 @@ class EdgeRuntime:
         self._flows = Flows(worker.plane)
         self._handover = Handover(worker, lambda listener: worker.plane.row(Kind.LISTENER, f"{NAME}/{listener}"))
         self._listeners: dict[str, TcpListener | UdpListener] = {}
+        self._removed: list[TcpListener] = []  # by reloads; kept while they have connections
         self._drain: Drain | None = None
         self._quotas = Quotas(worker.plane)
         self._pipes = Pipes()
@@ -94,7 +95,11 @@ class EdgeRuntime:
             else:
                 known.take(made.table, made.pools[0])
         for name in self._listeners.keys() - prepared.listeners.keys():
-            del self._listeners[name]
+            gone = self._listeners.pop(name)
+            if isinstance(gone, TcpListener):
+                self._removed.append(gone)
+                timeout = self._worker.config.supervisor.drain_timeout
+                Drain(self._worker.lane, timeout, gone.connections, last=True)
 
     def _limits(self, name: str, table: ListenerTable) -> ClientLimits | None:
         worker = self._worker
@@ -149,7 +154,7 @@ class EdgeRuntime:
         # UDP sessions never hold a drain: their rows are in the plane, and the next owner goes on with them.
         udp = [listener for listener in self._listeners.values() if isinstance(listener, UdpListener)]
         unanswered = [f"udp {one.name}: {one.waiting()} without an answer" for one in udp if one.waiting()]
-        listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]
+        listeners = self._tcp()
         now = self._worker.lane.now
         held = [
             f"tcp {listener.name} {connection.shown(now)}"
@@ -159,9 +164,11 @@ class EdgeRuntime:
         held += [f"tcp {listener.name} connecting" for listener in listeners for _ in range(listener.opening())]
         return held + unanswered
 
+    def _tcp(self) -> list[TcpListener]:
+        return [*(one for one in self._listeners.values() if isinstance(one, TcpListener)), *self._removed]
+
     def _live(self) -> dict[Session, Connection]:
-        listeners = [listener for listener in self._listeners.values() if isinstance(listener, TcpListener)]
-        return {session: connection for listener in listeners for session, connection in listener.live.items()}
+        return {session: connection for listener in self._tcp() for session, connection in listener.live.items()}
 
     def close(self) -> None:
         self._handover.close()
@@ -172,11 +179,12 @@ class EdgeRuntime:
     def _sweep(self) -> None:
         self._handover.sweep()
         self._pipes.trim()
+        self._removed = [listener for listener in self._removed if listener.live or listener.opening()]
+        for tcp in self._tcp():
+            tcp.record.go_on(tcp.live.values(), tcp.plan.table.log_interval)
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 listener.sweep()
-            else:
-                listener.record.go_on(listener.live.values(), listener.plan.table.log_interval)
 
 
 def _table(config: Config) -> EdgeTable:

@@ -97,6 +97,11 @@ class House:
     def reload(self, listener: str, pools_text: str = "") -> None:
         self.edge.commit(self.edge.prepare(self.config(listener, pools_text)))
 
+    def remove_listener(self) -> None:
+        """Reload without it, as the last of its slots has been detached."""
+        config = self.worker.config
+        self.edge.commit(self.edge.prepare(attrs.evolve(config, tiers={"edge": EdgeTable()})))
+
     def close(self) -> None:
         """End it; whatever it carried must have been accounted for."""
         self.edge.close()

@@ -100,3 +100,17 @@ def test_a_drain_closes_the_silent_and_leaves_those_at_work(house: House) -> Non
     assert silent.at_end
     assert not busy.at_end
     assert house.log.lines[-1]["reason"] == "drained"
+
+
+def test_a_listener_that_a_reload_removes_drains_its_connections(house: House) -> None:
+    busy, silent = house.connect(), house.connect()
+    house.remove_listener()
+    assert len(house.edge.holding()) == 2
+    for _ in range(58):
+        house.lane.advance(1)
+        house.send(busy, b"x")
+    assert silent.at_end
+    assert len(house.edge.holding()) == 1
+    house.lane.advance(3)
+    assert busy.at_end
+    assert house.edge.holding() == []

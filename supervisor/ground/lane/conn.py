@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KIB = 1024
 READ_SIZE = 64 * KIB  # one read: large enough for bulk, small enough to be freed at once
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, no time: close sends RST
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER, no time: close sends RST
 
 
 class Stream(Protocol):
@@ -150,7 +150,7 @@ class Conn:
         """Close with a reset, so that the peer learns that something was lost."""
         if self.fd >= 0:
             try:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             except OSError:
                 pass
             self.close()
