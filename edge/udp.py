@@ -102,7 +102,7 @@ class UdpListener:
         and not with each answer, of which there may be a hundred thousand a second."""
         for server in self.pool.servers:
             count = self.cells[server.base + layout.Server.BYTES_IN]
-            if count != self.answers.get(server.row):
+            if count != self.answers.get(server.row, 0):
                 self.answers[server.row] = count
                 server.succeeded()
 
