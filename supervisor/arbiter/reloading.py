@@ -26,8 +26,8 @@ from supervisor.arbiter.listeners import CannotListen, Key, Listeners, open_plai
 from supervisor.arbiter.loop import Loop, Timer
 from supervisor.arbiter.notify import Notifier
 from supervisor.arbiter.reload import PATIENCE, SWAP_PATIENCE, Outcome, Reload, Verdict
-from supervisor.arbiter.rows import Row, Rows, rows_of
-from supervisor.ground import cargo
+from supervisor.arbiter.rows import Row, Rows, newcomers, rows_of
+from supervisor.ground import cargo, health
 from supervisor.ground.config import Config, ConfigError, Located, Problem
 from supervisor.ground.orders import MAX_REASON, Abort, Commit, Prepare, Prepared, Refused, Reloaded, Sockets, Swapped
 from supervisor.ground.tier import Tier
@@ -297,6 +297,8 @@ class Reloading:
         self.listeners.keep(step.opened)
         self.listeners.close(step.removed)
         self.rows.changed(rows_of(old, self.tiers), rows_of(step.config, self.tiers), time.monotonic())
+        for name in newcomers(step.rows):
+            health.join(self.plane, self.plane.row(Kind.SERVER, name))
         self.committed(Committed(old, step.config, step.removed, step.admin))
         self._timer = self.loop.after(SWAP_PATIENCE, lambda: self._decide(self._state.overdue()))
         self._decide(self._state.commit((child.incarnation, child.title) for child in swapping))

@@ -38,6 +38,12 @@ def rows_of(config: Config, tiers: Sequence[Tier]) -> Iterator[Row]:
         yield from tier.rows(config)
 
 
+def newcomers(new: Sequence[Row]) -> Iterator[str]:
+    """Of rows that are new, the servers that join a pool which was there before: those of a new pool start together."""
+    pools = {name for kind, name in new if kind is Kind.POOL}
+    return (name for kind, name in new if kind is Kind.SERVER and name.partition("/")[0] not in pools)
+
+
 @attrs.define(eq=False)
 class Rows:
     """The rows in use, and those on their way out."""

@@ -65,8 +65,8 @@ def resolved(cells: memoryview[int], at: int) -> bool:
 
 
 def back(cells: memoryview[int], at: int, now_ns: int) -> int:
-    """Monotonic ns at which the server with this state came back last: by its check, by hand or from an ejection; 0
-    if it was never away, which is so for all of them at the daemon's start."""
+    """Monotonic ns at which the server with this state came back last: by its check, by hand, from an ejection, or to a
+    pool that was at work; 0 if it was never away, which is so for all of them at the daemon's start."""
     ended = cells[at + ServerState.EJECTED_UNTIL]
     return max(cells[at + ServerState.ACTIVE_BACK], cells[at + ServerState.ADMIN_BACK], ended if ended <= now_ns else 0)
 
@@ -112,6 +112,11 @@ def set_admin(plane: Plane, pool_row: int, server_row: int, value: int, column: 
     plane.cells[at + ServerState.ADMIN_SINCE] = time.time_ns()
     plane.cells[at + ServerState.ADMIN] = value
     touch(plane, pool_row, column)
+
+
+def join(plane: Plane, server_row: int) -> None:
+    """A reload has brought the server to a pool that is at work: it starts slowly. By the supervisor only."""
+    plane.cells[plane.state(Kind.SERVER, server_row) + ServerState.ADMIN_BACK] = time.monotonic_ns()
 
 
 def restore(plane: Plane, pool_row: int, server_row: int, column: int) -> bool:

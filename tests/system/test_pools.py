@@ -97,7 +97,7 @@ def servers() -> Iterator[tuple[Counting, Counting]]:
 
 @pytest.fixture(scope="module")
 def listeners() -> dict[str, str]:
-    return {name: f"127.0.0.1:{ports.free_tcp_port()}" for name in ("queued", "two", "named")}
+    return {name: f"127.0.0.1:{ports.free_tcp_port()}" for name in ("queued", "two", "named", "slow")}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,9 @@ max_queued = {CLIENTS - PLACES}
 queue_timeout = "20s"
 [pools.two]
 servers = ["{one}", "{two}"]
+[pools.slow]
+slow_start = "1h"
+servers = ["{one}"]
 [pools.named]
 servers = ["app.test:{servers[0].port}", "nobody.test:80"]
 """
@@ -208,3 +211,17 @@ def test_a_server_given_by_name_follows_its_name_and_harms_no_other(
     del names.addresses["app.test"]
     until(lambda: server(0)[0] == "unresolved", "the name to be gone", 10)
     assert server(1) == ("unresolved", None)
+
+
+def test_a_server_that_a_reload_brings_starts_slowly(
+    running: Daemon, servers: tuple[Counting, Counting], listeners: dict[str, str]
+) -> None:
+    one, two = (server.address for server in servers)
+    assert who(listeners["slow"], 2) == {one}
+    text = running.config.read_text()
+    running.rewrite(
+        text.replace(f'slow_start = "1h"\nservers = ["{one}"]', f'slow_start = "1h"\nservers = ["{one}", "{two}"]')
+    )
+    assert running.command("reload").status == 0
+    served = [raw(listeners["slow"], b"x").decode() for _ in range(40)]
+    assert 1 <= served.count(two) <= 12  # a tenth at first, in each worker's own turn

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor.arbiter.crew import ABORT_PATIENCE, HUNG_AFTER, LOOK
-from supervisor.arbiter.rows import GRACE, Rows
+from supervisor.arbiter.rows import GRACE, Rows, newcomers
 from supervisor.ground.worker import HEARTBEAT
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind
@@ -106,3 +106,8 @@ def test_a_pool_that_no_file_names_gets_a_row_on_demand(plane: Plane) -> None:
     assert list(plane.names(Kind.LEASEPOOL)) == ["app/found"]
     assert "no row of kind server" in rows.add("server", "x")[0]
     assert rows.add("leasepool", "x" * 1000) != ()
+
+
+def test_a_server_that_joins_a_pool_is_told_from_those_of_a_new_pool() -> None:
+    new = [(Kind.POOL, "feed"), (Kind.SERVER, "feed/127.0.0.1:1"), SERVER, (Kind.LISTENER, "edge/user")]
+    assert [*newcomers(new)] == [SERVER[1]]
