@@ -74,6 +74,7 @@ class Datapath:
 
     worker: Worker
     config: Config = attrs.field(init=False)
+    generation: int = attrs.field(init=False)
     table: str = attrs.field(init=False)
     listeners: dict[str, ListenerTable] = attrs.field(factory=dict, init=False)
     told: tuple[Front, ...] | None = attrs.field(default=None, init=False)  # None: unknown, or not at all
@@ -82,7 +83,7 @@ class Datapath:
     read: dict[str, tuple[int, int]] = attrs.field(factory=dict, init=False)  # counter -> packets, bytes when last read
 
     def __attrs_post_init__(self) -> None:
-        self.config = self.worker.config
+        self.config, self.generation = self.worker.config, self.worker.plane.generation
         self.table = table_name(self.config)
 
     async def run(self) -> None:
@@ -252,8 +253,8 @@ class Datapath:
         """Leave nothing behind but what is to persist."""
         try:
             await self.count()
-            if self.worker.config is not self.config or self._succeeded():
-                return  # of a reload, the same process goes on; of an upgrade, another
+            if self._reloaded() or self._succeeded():
+                return
             kept = tuple(front for front in self._fronts() if front.persist)
             await self._nft(transaction(self.table, kept, self.told if kept else None))
         except Unavailable as error:
@@ -262,7 +263,12 @@ class Datapath:
         self.told = None
         self._show()
 
+    def _reloaded(self) -> bool:
+        """Whether this process goes on with another configuration, which is more than renewed certificates."""
+        return self.worker.config is not self.config and self.worker.plane.generation != self.generation
+
     def _succeeded(self) -> bool:
+        """Whether another process of this kind is at work: an upgrade's, or one that took over while this one hung."""
         plane, worker = self.worker.plane, self.worker
         others = [column for column in plane.processes.live(worker.tier) if column != worker.column]
         infos = [plane.process(column) for column in others]

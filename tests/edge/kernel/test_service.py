@@ -252,3 +252,23 @@ def test_without_a_listener_for_it_the_kernel_is_cleared_and_its_absence_no_erro
 
     drive(worker, nothing)
     assert not [event for event, _ in worker.log.lines if "not available" in event]
+
+
+def test_a_reload_leaves_the_rules_to_the_same_process_and_a_renewal_does_not(
+    worker: FakeWorker, kernel: Kernel
+) -> None:
+    worker.config = load(TEXT.replace("persist = true\n", ""))
+
+    async def reload() -> None:
+        worker.config = load()
+        worker.plane.generation += 1
+
+    drive(worker, reload)
+    assert kernel.servers() == {9001, 9002}
+    worker.config = load(TEXT.replace("persist = true\n", ""))
+
+    async def renew() -> None:
+        worker.config = load()
+
+    drive(worker, renew)
+    assert [[*command] for command in kernel.told[-1]] == [["add"], ["delete"]]
