@@ -8,6 +8,7 @@ not all there. Source: PostgreSQL 55.2.3 "Extended Query".
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ from pooler.states import COMPLETED_BY, COPY_IN, ERROR, EXECUTE, FUNCTION_CALL, 
 
 _ANYTIME = frozenset(b"NAS")  # notices, notifications and parameters belong to no message
 _COMPLETE = ord("C")
+# What the server says where it is made to fail for us; anything else (25P02, say) PostgreSQL finds first, too.
+_PROVOKED = re.compile(rb"\0C(?:26000|42P05)\0")
 _unpack = HEAD.unpack_from
 
 
@@ -29,7 +32,7 @@ class Expected:
     kind: int
     hidden: bool = False
     answer: bytes = b""
-    error: bytes = b""  # shown instead of the server's
+    error: bytes = b""  # shown instead of the server's, if that is the one that was provoked
     steps: tuple[Step, ...] = ()  # of a Query or Execute, each with a CommandComplete
     done: int = 0  # of them
     undo: Callable[[], None] | None = None  # if it fails or is skipped
@@ -40,7 +43,7 @@ class Answers:
     """Of one client on one server connection, from a moment at which the server owed nothing."""
 
     step_done: Callable[[Step], None]
-    batch_done: Callable[[int, bool], None]  # status, and whether an error came
+    batch_done: Callable[[int, bool], bytes]  # status, and whether an error came: what to say before
     fifo: deque[Expected] = attrs.field(factory=deque)
     skipping: bool = False  # to the client's next Sync
     failed: bool = False  # since the last ReadyForQuery
@@ -79,7 +82,7 @@ class Answers:
                 self._partial = data[at:]
                 break
             self._left = length + 1
-            instead = self._judge(kind, data, at)
+            instead = self._judge(kind, data, at, length)
             self._hiding = instead is not None
             if instead:
                 shown.append(instead)
@@ -92,7 +95,7 @@ class Answers:
             said += self.fifo.popleft().answer
         return said
 
-    def _judge(self, kind: int, data: bytes, at: int) -> bytes | None:
+    def _judge(self, kind: int, data: bytes, at: int, length: int) -> bytes | None:
         """None to show it, else what to show instead."""
         if kind in _ANYTIME or not self.fifo:
             return None
@@ -100,7 +103,7 @@ class Answers:
         if kind == READY:
             return self._ready(data[at + HEAD_SIZE])
         if kind == ERROR:
-            return self._error(head)
+            return self._error(head, data[at : at + length + 1])
         if kind == _COMPLETE and head.kind in (EXECUTE, QUERY):
             return self._completed(head)
         if kind == COPY_IN and head.kind == EXECUTE and len(self.fifo) > 1 and self.fifo[1].kind == SYNC:
@@ -130,14 +133,15 @@ class Answers:
             if head.kind in (SYNC, QUERY, FUNCTION_CALL):
                 hidden = head.hidden
                 break
-        if not hidden:
-            self.batch_done(status, self.failed)
-            self.failed = False
-        return b"" if hidden else None
+        if hidden:
+            return b""
+        before = self.batch_done(status, self.failed)
+        self.failed = False
+        return before + message(b"Z", bytes((status,))) if before else None
 
-    def _error(self, head: Expected) -> bytes | None:
+    def _error(self, head: Expected, said: bytes) -> bytes | None:
         error = head.error
-        if head.kind == QUERY and head.done < len(head.steps):
+        if head.kind in (QUERY, EXECUTE) and head.done < len(head.steps):
             error = head.steps[head.done].error
         self.failed = True
         if head.kind in COMPLETED_BY:
@@ -151,4 +155,4 @@ class Answers:
             self.skipping = not self.fifo
             if hidden:
                 return b""
-        return error or None
+        return error if error and _PROVOKED.search(said) else None

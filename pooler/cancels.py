@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pooler.runtime import PoolerRuntime
     from pooler.startup import CancelRequest
 
+OWN_COMMAND = 0.05  # seconds between looks whether a command of ours is done
 ANSWER_WITHIN = 6.0  # seconds for another worker to carry one out: a second more than its server may take
 
 
@@ -76,5 +77,8 @@ class Cancels:
         pool.cells[pool.base + LeasePool.CANCELS] += 1
         if client in pool.waiters:
             client.session.throw(QueueCanceled())
-        elif server is not None and not server.own and not server.outstanding.free:
-            await recovery.cancel(pool, server)
+        elif server is not None:
+            while server.own and client.server is server:  # settings first: the statement comes after them
+                await self.runtime.lane.sleep(OWN_COMMAND)
+            if client.server is server and not server.outstanding.free:
+                await recovery.cancel(pool, server)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pooler.parameters import TRACKED
+from pooler.messages import parameter_status
+from pooler.parameters import SETTABLE, TRACKED
 from pooler.sql import Act, Kind, Pin
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ class Journal:
         self._batch.append(act)
         self.checks |= act.makes | (act.lifts & self.client.pins)
 
-    def end_batch(self, certain: bool) -> None:
-        """`certain`: all of it was committed. Else it may have been rolled back, then or later."""
+    def end_batch(self, certain: bool) -> bytes:
+        """`certain`: all of it was committed. Else it may have been rolled back, then or later. What the client is to
+        be told before it hears that: a RESET gives it what it began with, whatever the server has told."""
         batch, self._batch = self._batch, []
         for act in batch:
             names = set(act.parameters)
@@ -70,6 +72,12 @@ class Journal:
                 self.asked -= names
             elif act.kind in (Kind.RESET_ALL, Kind.DISCARD_ALL):
                 self._drop_all(act, certain)
+        base = self.client.base if self.all_dropped or self.dropped else {}
+        return b"".join(
+            parameter_status(name, value)
+            for name, value in base.items()
+            if name in SETTABLE and (self.all_dropped or name.lower() in self.dropped)
+        )
 
     def _drop_all(self, act: Act, certain: bool) -> None:
         if certain:

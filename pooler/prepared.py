@@ -41,6 +41,14 @@ class Step:
     error: bytes = b""  # shown instead of the server's
 
 
+@attrs.frozen(eq=False)
+class Unnamed:
+    """The statement without a name."""
+
+    parse: bytes = attrs.field(repr=False)  # the message
+    steps: tuple[Step, ...] = ()
+
+
 _known: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
 
 

@@ -145,6 +145,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     try:
                         if translation is not None:
                             data, held = await _translated(client, translation, data, out.client_left)
+                            stopped = translation.waits
                         cut = 0 if noticed else out.sent(data)
                         if cut == len(data):
                             unsent = unsent + data if unsent else data
@@ -205,8 +206,10 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                             continue
                 if not unsent and out.free:
                     if client.unsettled:
-                        rest += await settle(client, server)
+                        await settle(client, server)
                         sticky = pool.sticky or bool(client.pins)
+                        if sticky and server.settings is not client.settings:
+                            await _adapt(client, server)
                     if not sticky:
                         break
                     if pool.leaving:
@@ -282,6 +285,7 @@ async def _attend(
         if renamed is None:
             translation.begin()
             renamed, held = await _translated(client, translation, data, 0)
+            stopped = translation.waits
     client.unnamed = translation.remembered
     cut = out.sent(renamed)
     if cut != len(renamed):

@@ -88,7 +88,8 @@ def _rewrite(
         names[act.name] = statement = by_sql(sql[act.name_end : act.end], session.place)
         return Step(act, statement=statement), _renamed(sql, act, statement), statement
     if act.kind is Kind.EXECUTE and known is not None:
-        return Step(act), _renamed(sql, act, known), known
+        # What Parse has prepared may be any statement, a SET too.
+        return (known.steps[0] if known.steps else Step(act)), _renamed(sql, act, known), known
     if act.kind is Kind.DEALLOCATE and known is not None:
         del names[act.name]
         return Step(act, tag=b"DEALLOCATE"), NOTHING, None

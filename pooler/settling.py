@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pooler.journal import CHECKS, Journal
-from pooler.messages import parameter_status
 from pooler.parameters import TRACKED, intern, quoted
 from pooler.sql import Pin
 
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
     from pooler.server import ServerConnection
 
 
-async def settle(client: Client, server: ServerConnection) -> bytes:
+async def settle(client: Client, server: ServerConnection) -> None:
     """Find out what is left of what the client has done: its settings, the server's, its pins. The server is free, and
-    free again afterwards. Returns what the client is to be told. Raises ServerError."""
+    free again afterwards. Raises ServerError."""
     assert client.translation is not None
     journal = client.translation.journal
     names, pins = journal.question(server.reported)
@@ -37,28 +36,23 @@ async def settle(client: Client, server: ServerConnection) -> bytes:
                 found |= pin
         client.pins = (client.pins & ~journal.checks) | found
     client.pins |= journal.checks & Pin.SETTING
-    told = _keep(client, server, journal, values)
+    _keep(client, server, journal, values)
     journal.clear()
-    return told
 
 
-def _keep(client: Client, server: ServerConnection, journal: Journal, values: dict[str, str | None]) -> bytes:
-    """Settings as they are now: the client's, where what it began with counts, and the server's. What the client is
-    told."""
+def _keep(client: Client, server: ServerConnection, journal: Journal, values: dict[str, str | None]) -> None:
+    """Settings as they are now: the client's, where what it began with counts, and the server's."""
     dropped = {TRACKED.get(name, name) for name in journal.dropped}
     if journal.all_dropped:
         dropped |= client.settings.keys() | client.base.keys()
     if not dropped and not values:
-        return b""
+        return
     mine, its = dict(client.settings), dict(server.settings)
-    told = b""
     for name in dropped:
         base = client.base.get(name)
         if name not in server.reported:
             its.pop(name, None)
             mine.pop(name, None)
-        elif base is not None and base != its.get(name):
-            told += parameter_status(name, base)  # it was told what a session has that began with nothing
         if base is not None:
             mine[name] = base
     for name, value in values.items():
@@ -68,4 +62,3 @@ def _keep(client: Client, server: ServerConnection, journal: Journal, values: di
             else:
                 settings[name] = value
     client.settings, server.settings = intern(mine), intern(its)
-    return told

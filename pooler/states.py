@@ -73,9 +73,9 @@ _COMPLETIONS = frozenset().union(*COMPLETED_BY.values())
 _NOTED_COARSELY = bytes(kind in b"ZSEGW" for kind in range(256))
 _NOTED = bytes(kind in b"ZSEGW" or kind in _COMPLETIONS for kind in range(256))
 
-# feature_not_supported is how "cached plan must not change result type" comes, invalid_sql_statement_name is that a
-# statement is not there: somebody has done something to this connection that was not seen.
-_COMPLAINT = re.compile(rb"\0C(?:0A000|26000)\0")
+# feature_not_supported is how "cached plan must not change result type" comes; that a shared statement is not there
+# (26000) means that somebody has done something to this connection that was not seen.
+_COMPLAINT = re.compile(rb"\0C0A000\0|\0C26000\0.*portway_[0-9a-f]{24}", re.DOTALL)
 
 _unpack = HEAD.unpack_from
 
@@ -219,8 +219,9 @@ class Outstanding:
         yet."""
         while 0 <= at < end:
             kind, length = _unpack(data, at)
-            self.opened.append(kind)
-            self.unsynced = True
+            if kind in _EXTENDED:  # else it is a Flush
+                self.opened.append(kind)
+                self.unsynced = True
             at += length + 1
 
     def _close_run(self) -> None:

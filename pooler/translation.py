@@ -17,8 +17,8 @@ import attrs
 from pooler.answers import Answers, Expected
 from pooler.errors import PROTOCOL_VIOLATION, PeerError
 from pooler.journal import Journal
-from pooler.messages import HEAD, HEAD_SIZE, SYNC, message
-from pooler.prepared import ABSENT, PREFIX, ServerStatements, Statement, Step, closing, parsed
+from pooler.messages import FLUSH, HEAD, HEAD_SIZE, SYNC, message
+from pooler.prepared import ABSENT, PREFIX, ServerStatements, Statement, Step, Unnamed, closing, parsed
 from pooler.renaming import rename
 from pooler.rewriting import Rewritten, Session, duplicate, rewrite
 from pooler.sql import Kind, Pin, acts
@@ -28,6 +28,7 @@ from pooler.states import (
     CLOSE,
     DESCRIBE,
     EXECUTE,
+    FAILED_TRANSACTION,
     FUNCTION_CALL,
     IDLE,
     MAX_MESSAGE,
@@ -47,15 +48,8 @@ _PARSED = message(b"1")
 _FAILING_BIND = message(b"B", b"\0" + ABSENT + b"\0" + bytes(6))
 _UNKNOWN_UNNAMED = PeerError("26000", "unnamed prepared statement does not exist", severity="ERROR").encode()
 _TOO_MANY = PeerError("53000", f"more than {MAX_NAMES} prepared statements", severity="ERROR").encode()
+_ENDS_BATCH = frozenset((SYNC_KIND, QUERY, FUNCTION_CALL))
 _unpack = HEAD.unpack_from
-
-
-@attrs.frozen(eq=False)
-class Unnamed:
-    """The statement without a name."""
-
-    parse: bytes = attrs.field(repr=False)  # the message
-    steps: tuple[Step, ...] = ()
 
 
 @attrs.define(eq=False)
@@ -72,6 +66,7 @@ class Translation:
     channels: set[bytes] = attrs.field(factory=set)  # that can be shared
     shares: bool = False  # LISTEN, outside of transactions
     wants: bytes = b""  # a channel that must be opened before `take` goes on, unless it no longer `shares`
+    waits: bool = False  # `take` stopped until the server has answered everything
     answers: Answers = attrs.field(init=False)
     _out: Outstanding = attrs.field(factory=Outstanding)
     _statements: ServerStatements = attrs.field(factory=ServerStatements)
@@ -134,6 +129,7 @@ class Translation:
     def take(self, data: bytes, left: int) -> tuple[bytes, bytes]:
         """What to send, and what is to be given again with more (or when what it `wants` is there). The first `left`
         bytes belong to a message that has been sent in part. Raises PeerError."""
+        self.waits = False
         at, size = min(left, len(data)), len(data)
         pieces = [data[:at]]
         while at + HEAD_SIZE <= size:
@@ -155,6 +151,12 @@ class Translation:
                 break
             pieces.append(translated)
             at = end
+            if kind in _ENDS_BATCH and at < size and any(one.undo or one.steps for one in self.answers.fifo):
+                # What the next batch finds prepared hangs on what this one comes to.
+                self.waits = True
+                break
+        if self.waits and self._open:
+            pieces.append(FLUSH)  # or it keeps its answers to itself
         return b"".join(pieces), data[at:]
 
     def take_said(self) -> bytes:
@@ -164,14 +166,15 @@ class Translation:
 
     def _parse(self, data: bytes, at: int, end: int) -> bytes | None:
         name, _, rest = data[at + HEAD_SIZE : end].partition(b"\0")
+        if name and any(one.kind in _ENDS_BATCH for one in self.answers.fifo):
+            self.waits = True  # in a transaction that has failed, it fails, and whether it has is not known yet
+            return None
         sql, _, types = rest.partition(b"\0")
         rewritten = self._rewrite(sql)
         if rewritten is None:
             return None
         self._open = True
         expect = self.answers.expect
-        if rewritten.steps and rewritten.steps[0].error:
-            return self._fail(rewritten.steps[0].error)
         if not name:
             made = Unnamed(message(b"P", b"\0" + rewritten.sql + b"\0" + types), rewritten.steps)
             self._current, self.unnamed, self._bound = made, None, False
@@ -179,7 +182,12 @@ class Translation:
             before = self._prepare(rewritten)
             expect(Expected(PARSE))
             return before + made.parse
-        if name in self.names:
+        known = self.names.get(name)
+        if known is not None and known.completions == b"P":  # the server finds it double too, if it finds nothing worse
+            before = self._ensure(known)
+            expect(Expected(PARSE, error=duplicate(name)))
+            return before + known.preparing
+        if known is not None:
             return self._fail(duplicate(name))
         if len(self.names) >= MAX_NAMES:
             return self._fail(_TOO_MANY)
@@ -187,10 +195,13 @@ class Translation:
         statement = parsed(rewritten.sql, types, self.place, original, rewritten.steps)
         self.names[name] = statement
         before = self._prepare(rewritten)
-        if self._statements.use(statement.name):
+        if not self._statements.use(statement.name):
+            before += self._room(statement)
+        elif self._out.status == FAILED_TRANSACTION:
+            before += self._hide_close(statement.name)  # made anew, so that it is refused where PostgreSQL refuses it
+        else:
             expect(Expected(0, answer=_PARSED, undo=lambda: self._forget(name)))
             return before
-        before += self._room(statement)
 
         def undo() -> None:
             self._forget(name)
@@ -301,8 +312,6 @@ class Translation:
         rewritten = rewrite(sql, Session(self.names, self.place, listens, self.refuses))
         if rewritten.control:
             self._certain = False
-        if any(step.act is not None and step.act.kind is Kind.DISCARD_ALL for step in rewritten.steps):
-            self._statements.doubt()  # if it fails, they are still there
         return rewritten
 
     def _prepare(self, rewritten: Rewritten) -> bytes:
@@ -364,11 +373,12 @@ class Translation:
         if not act.plain:
             self.journal.note(act)
 
-    def _batch_done(self, status: int, failed: bool) -> None:
-        self.journal.end_batch(self._certain and not failed and status == IDLE)
+    def _batch_done(self, status: int, failed: bool) -> bytes:
+        before = self.journal.end_batch(self._certain and not failed and status == IDLE)
         self._portals.clear()
         if not self.answers.fifo:
             self._certain = status == IDLE
+        return before
 
 
 _Handler = Callable[[Translation, bytes, int, int], bytes | None]

@@ -212,3 +212,20 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(stage: Make) -> None:
         other.send(message(b"X"))
         assert playing.postgres.backends[-1].queries[-2:] == ["DISCARD ALL", "SELECT 1"]
     playing.settled()
+
+
+@pytest.mark.parametrize("piece", [50, 1 << 16])
+def test_what_hangs_on_an_earlier_batch_waits_for_it(stage: Make, piece: int) -> None:
+    playing = stage()
+    for _ in range(2):
+        client = playing.client()
+        sent = parse("a", "SELECT 1") + run("a") + client.batch("SELECT 2", sync=False) + parse("a", "SELECT 3")
+        client.send(sent + bind("a") + EXECUTE + client.batch("SELECT 4") + run("a"), piece)
+        assert client.kinds() == "12DCI12DCEI2DCI"
+
+
+def test_a_flush_between_is_answered_by_nothing(stage: Make) -> None:
+    client = stage().client()
+    client.send(parse("", "SELECT 1") + message(b"H"))
+    client.send(bind("") + message(b"H") + EXECUTE + message(b"H") + query("SELECT 2"))
+    assert client.kinds() == "12DCDCI"
