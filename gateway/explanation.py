@@ -25,11 +25,13 @@ from gateway.objections import conditions, objections
 from gateway.patterns import HostPattern
 from gateway.plan import NAME, ListenerPlan, Plan, Route
 from gateway.replies import Reply
+from gateway.route_tables import RouteTable
 from gateway.shared import Shared
 from gateway.transport import Transport
 from gateway.trial import trial
 from supervisor.ground.config import Config, Path
 from supervisor.ground.health import Health
+from supervisor.ground.pools import Server
 
 SECRETS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 
@@ -172,7 +174,7 @@ class _Explaining:
         lost = self._lost(judged, peer, admission.route)
         self._route_steps(admission, None)
         assert admission.route is not None
-        if self._server_steps(admission.route, admission.ip, out):
+        if self._server_steps(admission.route, out, admission.ip):
             return Explanation(self.steps, lost, [*_shown(out)])
         status, title = REASONS["no_server"]
         self.steps.append(Step("answer", f"{status} no_server", title, self.steps[-1].path))
@@ -215,7 +217,7 @@ class _Explaining:
         words = f"{rate}, {limit.burst} at once, by {by}{shadow}; what others use up is not looked at"
         return Step("limit", limit.name, words, ("gateway", "limits", limit.name))
 
-    def _server_steps(self, route: Route, ip: str, out: list[bytes]) -> bool:
+    def _server_steps(self, route: Route, out: Sequence[bytes], ip: str) -> bool:
         """The pool, and the server that it picks; whether there is one."""
         pool = route.pool
         path = ("pools", pool.name)
@@ -231,20 +233,9 @@ class _Explaining:
         self.steps.append(
             Step("pool", pool.name, f"{pool.table.balance} over {len(pool.servers)}{_way(route.transport)}{told}", path)
         )
-        payload = b"\r\n".join((*out, b"", b""))
-        key: str | bytes = ip if route.sticky is None else route.sticky.key(payload, ip)
-        named = None if route.sticky is None else route.sticky.server(pool, payload)
-        server = named or pool.pick(key)
+        server, words = _picked(route, table, b"\r\n".join((*out, b"", b"")), ip)
         if server is None:
             return False
-        if named is not None:
-            words = "by its cookie"
-        elif key is not ip:
-            words = f"by the hash of {key!r}"
-        elif pool.table.balance in ("source_hash", "maglev"):
-            words = f"by the address {ip}"
-        else:
-            words = "the first in turn; others as the load says"
         seen = "if all are up" if self.states is None else "as the daemon sees them now"
         chosen, number = server.name.partition("/")[2], pool.servers.index(server)
         self.steps.append(Step("server", chosen, f"{words}, {seen}", (*path, "servers", number)))
@@ -258,6 +249,19 @@ def _way(transport: Transport) -> str:
     if table.tls is not None:
         return f", by {version} over TLS"
     return f", by {version}" if table.protocol == "h2c" else ""
+
+
+def _picked(route: Route, table: RouteTable, payload: bytes, ip: str) -> tuple[Server | None, str]:
+    """The server for a request with this head, and why it."""
+    pool, sticky = route.pool, route.sticky
+    if sticky is None or table.sticky is None:
+        keyed = pool.table.balance in ("source_hash", "maglev")
+        return pool.pick(ip), f"by the address {ip}" if keyed else "the first in turn; others as the load says"
+    named = sticky.server(pool, payload)
+    if named is not None:
+        return named, f"by the cookie {table.sticky.cookie}"
+    how = "none is named by its cookie" if table.sticky.hash is None else f"by the hash of {table.sticky.hash}"
+    return pool.pick(sticky.key(payload, ip)), how
 
 
 def _shown(out: Iterable[bytes]) -> Iterator[str]:

@@ -14,10 +14,11 @@ import attrs
 
 from gateway import plan
 from gateway.answers import AnswerReader
-from gateway.config import NO_ROUTE, GatewayTable
+from gateway.config import GatewayTable
 from gateway.forwarded import Identities
 from gateway.plan import NAME, Plan
 from gateway.shared import Shared
+from gateway.tier import TIER
 from supervisor.ground import pools
 from supervisor.ground.config import Config
 from supervisor.ground.health import Health
@@ -63,10 +64,11 @@ def trial(config: Config, states: Mapping[str, str]) -> Iterator[tuple[Plan, Sha
 
 
 def _made(config: Config, plane: Plane, states: Mapping[str, str]) -> tuple[Plan, Shared]:
-    table: GatewayTable = config.tier(NAME)
     column = plane.claim_column(NAME, 1)
-    rows = [(Kind.TIER, NAME), *((Kind.ROUTE, name) for name in (NO_ROUTE, *table.routes))]
-    for kind, name in (*pools.rows(config), *rows, *((Kind.LIMIT, name) for name in table.limits)):
+    table: GatewayTable = config.tier(NAME)
+    databases = [one.sheds_on.rpartition(".")[2] for one in table.routes.values() if one.sheds_on is not None]
+    rows = (*pools.rows(config), *TIER.rows(config), (Kind.TIER, NAME), *((Kind.DATABASE, name) for name in databases))
+    for kind, name in rows:
         plane.allocate(kind, name)
     for name, row in plane.names(Kind.SERVER).items():
         _put(plane, row, states.get(name, Health.UP.value))

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.config import GatewayTable
 from gateway.trial import trial
+from supervisor.cli.tables import TABLES
 from supervisor.ground.config import load_bytes
 
 CONFIG = """[pools.web]
@@ -35,3 +36,13 @@ def test_pools_pick_among_the_servers_as_they_are(states: dict[str, str], expect
         picked = {made.routes["web"].pool.pick("192.0.2.1") for _ in range(9)}
         assert {server.name.rpartition(":")[2] for server in picked if server is not None} == expected
         assert made.routes["named"].pool.pick("192.0.2.1") is not None
+
+
+def test_a_route_that_looks_at_a_database_finds_its_row(tmp_path: Path) -> None:
+    text = CONFIG.replace('path = "/named"', 'path = "/named"\nsheds_on = "pooler.databases.app"') + (
+        '[pooler.listeners.sql]\nbind = "127.0.0.1:6432"\n[pooler.databases.app]\nprimary = "web"\n'
+        '[pooler.auth]\nusers = "users.txt"\n'
+    )
+    (tmp_path / "users.txt").write_text('"app" "secret"\n')
+    with trial(load_bytes(text.encode(), "t.toml", tmp_path, TABLES), {}) as (made, _):
+        assert made.routes["named"].sheds_on
