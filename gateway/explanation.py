@@ -260,8 +260,9 @@ def _picked(route: Route, table: RouteTable, payload: bytes, ip: str) -> tuple[S
     named = sticky.server(pool, payload)
     if named is not None:
         return named, f"by the cookie {table.sticky.cookie}"
-    how = "none is named by its cookie" if table.sticky.hash is None else f"by the hash of {table.sticky.hash}"
-    return pool.pick(sticky.key(payload, ip)), how
+    key, by = sticky.key(payload, ip), table.sticky.hash or f"cookie:{table.sticky.cookie}"
+    # Never the value: what a cookie holds is its client's secret.
+    return pool.pick(key), f"by the address {ip}, for it has no good {by}" if key is ip else f"by the hash of {by}"
 
 
 def _shown(out: Iterable[bytes]) -> Iterator[str]:
