@@ -106,7 +106,11 @@ class Direction:
         """Bytes that the source gave, 0 if only the sink took some or the source ended; else NOTHING or NO_PIPE. Raises
         OSError as either side gives it."""
         drained = NOTHING if self.pipe is None else self._drain(pipes)
-        if self.pipe is not None or not self.open or not self.source.readable:
+        if self.pipe is not None or not self.source.readable:
+            return drained
+        if not self.open:  # and yet something happened to it: writing tells whether that was a reset
+            self.source.readable = False
+            self.source.send_nowait(b"")
             return drained
         pipe = pipes.take()
         if pipe is None:
@@ -123,7 +127,7 @@ class Direction:
         moved = pipe.held
         if not moved:
             pipes.give(pipe)
-            self.open = False
+            self.open = self.source.readable = False
             self.sink.shutdown_write()
             return 0
         self.pipe = pipe

@@ -58,8 +58,13 @@ async def relay(
             elif data is not None:
                 if not answering:
                     return
-                asking = False
+                asking = client.readable = False
                 server.shutdown_write()
+        elif client.readable:
+            # Its stream has ended, and yet something happened to it: reading gives the end again, writing tells of a
+            # reset (Linux makes it EPIPE in CLOSE_WAIT).
+            client.readable = False
+            write_client(b"")
         if down:
             sent = write_client(down)
             if sent:
@@ -81,8 +86,11 @@ async def relay(
             elif data is not None:
                 if not asking:
                     return
-                answering = False
+                answering = server.readable = False
                 client.shutdown_write()
+        elif server.readable:
+            server.readable = False
+            write_server(b"")
         if moved:
             # Another look only where there may be more: a short read has told that there is not.
             # A partial write is no sign of a full socket where TLS takes a record at a time.

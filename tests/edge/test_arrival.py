@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from supervisor.plane.layout import Listener
 from tests.edge.house import House
@@ -104,3 +106,35 @@ def test_a_reload_changes_routes_for_new_connections(house: House) -> None:
     house.reload('pool = "c"')
     house.connect()
     assert house.connections() == {8002: 1, 8001: 1, 8003: 1}
+
+
+STARTS = st.sampled_from(
+    [b"", SSH, HELLO, HELLO[:60], b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x00\x05\x01", b"\x03", b"*1\r\n"]
+)
+
+
+@given(STARTS, st.binary(max_size=60), st.integers(1, 80), st.booleans())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_property_every_byte_reaches_one_server_once_or_the_client_is_reset(
+    house: House, start: bytes, more: bytes, piece: int, ends: bool
+) -> None:
+    before = {port: len(ends_of) for port, ends_of in house.servers.items()}
+    errors = house.count(Listener.PROTOCOL_ERRORS)
+    client = house.connect()
+    sent = start + more
+    try:
+        house.send(client, sent, piece)
+        if ends:
+            client.shutdown_write()
+        house.lane.advance(2.5)
+    except OSError:  # reset before all was sent
+        pass
+    got = [port for port, ends_of in house.servers.items() if len(ends_of) > before[port]]
+    if got:
+        (port,) = got
+        assert house.received(port) == sent
+    else:
+        assert house.count(Listener.PROTOCOL_ERRORS) == errors + 1
+    client.abort()
+    house.lane.run()
+    assert house.count(Listener.ACTIVE) == 0

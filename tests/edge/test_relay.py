@@ -136,6 +136,17 @@ def test_a_reset_ends_it_with_its_error(between: Between) -> None:
     assert isinstance(between.outcome[0], ConnectionResetError)
 
 
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_after_ones_own_end_is_noticed(between: Between, who: str) -> None:
+    end = between.client if who == "client" else between.server
+    end.shutdown_write()
+    between.lane.run()
+    assert between.outcome == []
+    end.abort()
+    between.lane.run()
+    assert isinstance(between.outcome[0], ConnectionResetError)
+
+
 def test_silence_ends_it_and_every_byte_puts_that_off(between: Between) -> None:
     between.lane.advance(IDLE - 5)
     between.feed(between.server, b"x")
