@@ -36,6 +36,7 @@ class RouteTable:
     alpn: str | None = None  # a protocol that the ClientHello offers
     detect: Literal["tls", "http", "postgres", "ssh", "redis", "rtmp", "amqp", "mysql", "smtp"] | None = None
     pool: str
+    send_proxy_protocol: Literal["off", "v1", "v2"] | None = None  # None: as the listener says
 
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.pool not in config.pools:

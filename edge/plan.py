@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @attrs.frozen(eq=False)
 class Plan:
     """One listener, of whatever protocol. `pools` is that of each route in their order, or the one for all; so are
-    `connectors`, which begin TLS with a pool's servers, None where there is none."""
+    `connectors`, which begin TLS with a pool's servers, None where there is none, and `versions`."""
 
     table: ListenerTable
     pools: tuple[Pool, ...]
@@ -32,7 +32,8 @@ class Plan:
     limits: ClientLimits | None  # None: no client is counted
     certificates: Certificates | None  # None: TLS is not ended here
     sieve: Sieve | None  # None: nothing is looked at
-    announces: bool  # its servers get a PROXY header
+    versions: tuple[str, ...]  # of the PROXY header that each pool's servers get, "off" for none
+    announces: bool  # any of them gets one
     asks: bool  # something must be learnt from a client before a server is picked for it
 
 
@@ -41,6 +42,8 @@ def make(
 ) -> Plan:
     """`tables` are those that the pools are to have. Raises ValueError for what can't be used."""
     sieve = Sieve(table.routes) if table.routes else None
+    sent = table.send_proxy_protocol
+    versions = tuple(route.send_proxy_protocol or sent for route in table.routes) or (sent,)
     names = [route.pool for route in table.routes] if table.pool is None else [table.pool]
     return Plan(
         table=table,
@@ -49,7 +52,8 @@ def make(
         limits=limits,
         certificates=certificates(table),
         sieve=sieve,
-        announces=table.send_proxy_protocol != "off",
+        versions=versions,
+        announces=any(version != "off" for version in versions),
         asks=any((sieve, limits, table.accept_proxy_protocol, table.tls)),
     )
 

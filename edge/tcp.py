@@ -149,8 +149,9 @@ class TcpListener:
             cells[row + _BYTES_IN] += connection.bytes_in
             cells[server.base + layout.Server.BYTES_OUT] += connection.bytes_in
         plain = plan.connectors[connection.route] is None
-        if plan.announces and plain:
-            connection.first = announcement(plan.table.send_proxy_protocol, connection) + connection.first
+        version = plan.versions[connection.route]
+        if plain and version != "off":
+            connection.first = announcement(version, connection) + connection.first
         connection.idle_timeout = plan.table.idle_timeout
         session.deadline = self.lane.now + connection.idle_timeout
         self.live[session] = connection
@@ -169,8 +170,9 @@ class TcpListener:
         connector = plan.connectors[connection.route]
         assert connector is not None
         try:
-            if plan.announces:
-                await upstream.send(announcement(plan.table.send_proxy_protocol, connection))
+            version = plan.versions[connection.route]
+            if version != "off":
+                await upstream.send(announcement(version, connection))
             tls = connector.wrap(upstream, server.proves)
         except BaseException:
             upstream.close()

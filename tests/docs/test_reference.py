@@ -59,6 +59,7 @@ def test_it_says_what_the_contract_says(config: Config) -> None:
     assert config.pools["user"].servers[0].max_connections == 500
     assert config.pools["game"].balance == "source_hash"
     assert config.tier("edge").listeners["https"].send_proxy_protocol == "v2"
+    assert config.tier("edge").listeners["shared"].routes[1].detect == "ssh"
     assert config.tier("gateway").limits["per_user"].burst == 200
     assert config.tier("pooler").databases["app"].pool_size == 20
 

@@ -86,6 +86,16 @@ def test_routes_look_behind_the_header() -> None:
     house.close()
 
 
+def test_each_route_says_whether_its_servers_get_one() -> None:
+    routes = '{ detect = "ssh", pool = "b", send_proxy_protocol = "off" }, { pool = "a" }'
+    house = House(f'routes = [{routes}]\nsend_proxy_protocol = "v1"')
+    for first in (b"SSH-2.0-x\r\n", b"GET / HTTP/1.1\r\n"):
+        house.send(house.connect(*CLIENT), first)
+    assert house.received(8002) == b"SSH-2.0-x\r\n"
+    assert house.received(8001).startswith(b"PROXY TCP4 192.0.2.1 ")
+    house.close()
+
+
 def test_the_same_client_keeps_its_server_behind_a_proxy() -> None:
     pool = '[pools.a]\nbalance = "source_hash"\nservers = ["127.0.0.1:8001", "127.0.0.1:8002", "127.0.0.1:8003"]'
     house = House(f'pool = "a"\n{FROM_NEAR}', pool)
