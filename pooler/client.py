@@ -50,6 +50,7 @@ class Client:
     home: ServerPool | None = None  # of its database and user
     wrote: bool = False  # its last transaction went to the primary, where transactions are routed
     written_ns: int = 0  # monotonic: later than its last transaction there; 0: it has made none
+    insists: bool = False  # a replica has refused what it asks: the primary must answer
     needs: int = 0  # how far a replica must be to show that; 0: not known yet
     server: ServerConnection | None = None  # that it holds, or has just been given
     settings: Values = EMPTY  # what it believes to be set

@@ -14,9 +14,9 @@ from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft,
 from pooler.messages import FLUSH, HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, Refusal
-from pooler.routing import route
+from pooler.routing import refused, route
 from pooler.settling import settle
-from pooler.states import IDLE, MAX_MESSAGE, TERMINATE
+from pooler.states import IDLE, MAX_MESSAGE, QUERY, TERMINATE
 from supervisor.ground.lane import Overdue, park
 from supervisor.plane.layout import LeasePool
 
@@ -35,6 +35,7 @@ _BEGINS, _LATE = 1, 2
 _FIRST = bytes(_BEGINS if kind in b"BCDEFHPQS" else _LATE if kind in b"cdf" else 0 for kind in range(256))
 _READY_BUSY = (READY_IDLE[:-1] + b"T", READY_IDLE[:-1] + b"E")  # ReadyForQuery, in a transaction
 _NEVER = float("inf")
+NO_TRANSACTIONS = "transactions don't exist in statement pooling mode"
 _unpack = HEAD.unpack_from
 
 
@@ -88,9 +89,12 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
 
         unsent = b""  # noted as sent, not taken by the server yet
         noticed = False  # `data` begins with what may matter beyond its transaction
+        again = refusal = b""  # what a replica may refuse, for then it is the primary's, and how it begins to
         if routed:
             client.pool = pool = route(client, home, data)
             idle, idle_cell = pool.idle, pool.base + LeasePool.IDLE
+            if pool is not home and kind == QUERY:
+                again = data
 
         # A server for it. What waiting costs when it is short is all here; what it does when it is not, in the pool.
         if idle:
@@ -133,6 +137,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
         upstream.waiter = session
         receive_up, send_up = upstream.recv_nowait, upstream.send_nowait
         sticky, statement = pool.sticky, pool.statement
+        peculiar = statement or routed  # answers are more than passed on
 
         # Both directions, until the server is free.
         held = tail = b""  # of the client's and of the server's: less than a header, or a ReadyForQuery not all there
@@ -189,10 +194,19 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                             answer = translation.answers.received(answer)
                             if not translation.active:
                                 translation, out.watching = None, True
-                        if statement and out.status != IDLE:
-                            # Instead of the ReadyForQuery: behind it, a client would take the error for a notice.
-                            rest = answer[: -len(READY_IDLE)] if answer.endswith(_READY_BUSY) else answer
-                            raise PeerError(FEATURE_NOT_SUPPORTED, "transactions don't exist in statement pooling mode")
+                        if peculiar:
+                            if again:
+                                refusal += answer
+                                if not refused(refusal):
+                                    answer, again = refusal, b""
+                                elif out.free:
+                                    held, answer, client.insists = again, b"", True
+                                else:
+                                    answer = b""  # the server flushes the error before its ReadyForQuery
+                            if statement and out.status != IDLE:
+                                # Instead of the ReadyForQuery: behind it, a client would take the error for a notice.
+                                rest = answer[: -len(READY_IDLE)] if answer.endswith(_READY_BUSY) else answer
+                                raise PeerError(FEATURE_NOT_SUPPORTED, NO_TRANSACTIONS)
                         if answer:
                             cut = send(answer)
                             if cut != len(answer):

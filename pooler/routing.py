@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pooler.messages import HEAD, HEAD_SIZE
-from pooler.states import BIND, CLOSE, DESCRIBE, EXECUTE, FLUSH, PARSE, QUERY, SYNC
+from pooler.states import BIND, CLOSE, DESCRIBE, ERROR, EXECUTE, FLUSH, PARSE, QUERY, SYNC
 from supervisor.plane.layout import Role, ServerState
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _MORE = re.compile(
     re.IGNORECASE,
 )
 _BESIDE = frozenset((CLOSE, DESCRIBE, EXECUTE, FLUSH))
+_DESCRIBED = frozenset(b"TN")  # RowDescription, NoticeResponse
 _NONE: Mapping[bytes, Statement] = {}
 
 
@@ -78,6 +79,9 @@ def route(client: Client, primary: ServerPool, data: bytes) -> ServerPool:
     readers = primary.readers
     if readers is None:  # a reload has taken them away
         return primary
+    if client.insists:
+        client.insists, client.wrote = False, True
+        return primary
     translation = client.translation
     read = reads(data, primary.settings.auto_reads, _NONE if translation is None else translation.names)
     if not read and client.settings.get("default_transaction_read_only") == "on":
@@ -91,6 +95,20 @@ def route(client: Client, primary: ServerPool, data: bytes) -> ServerPool:
     if client.written_ns and not _seen(client, primary, readers):
         return primary
     return readers if _able(readers) else primary
+
+
+def refused(answer: bytes) -> bool:
+    """Whether this beginning of an answer is a replica's 25006, or may still become it: a function that writes was
+    called, and nothing was done. A SELECT's columns are described before."""
+    at = 0
+    while at + HEAD_SIZE <= len(answer):
+        kind, length = HEAD.unpack_from(answer, at)
+        if kind == ERROR:
+            return b"\0C25006\0" in answer[at : at + length + 1]
+        if kind not in _DESCRIBED:
+            return False
+        at += length + 1
+    return at == len(answer)
 
 
 def _seen(client: Client, primary: ServerPool, readers: ServerPool) -> bool:

@@ -62,6 +62,7 @@ class FakePostgres:
     dead: bool = False  # closes at once
     silent: bool = False  # never answers a login
     cancels: list[bytes] = attrs.field(factory=list)
+    refuses: dict[str, str] = attrs.field(factory=dict)  # statements, and the SQLSTATE that they get
     reported: dict[str, str] = attrs.field(factory=dict)  # what it reports beside DEFAULTS
 
     @property
@@ -206,6 +207,11 @@ class FakePostgres:
         if word == "EXECUTE":
             return await self._execute(backend, backend.statements[words[0]], buffer)
         backend.queries.append(sql)
+        if sql in self.refuses:
+            # Columns before, and flushed by itself, as PostgreSQL does.
+            await backend.conn.send(message(b"T", b"\0\0") + self._error(self.refuses[sql], "refused"))
+            await self.lane.sleep(0.1)
+            return b""
         if word == "PREPARE":
             if words[0] in backend.statements:
                 return self._error("42P05", "already exists")

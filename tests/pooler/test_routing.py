@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pooler.messages import message, query
 from pooler.prepared import parsed
-from pooler.routing import reads
+from pooler.routing import reads, refused
 from supervisor.plane.layout import Kind, Role, ServerState
 from tests.pooler.fake_postgres import FakePostgres
 from tests.pooler.stage import Stage
@@ -100,6 +100,21 @@ def test_a_statement_that_was_prepared_before_is_known() -> None:
     assert not reads(bind(b""), True, prepared)
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"E" + (20).to_bytes(4, "big") + b"SERROR\0C25006\0\0\0", True),
+        (b"T\0\0\0\x06\0\0" + b"E" + (20).to_bytes(4, "big") + b"SERROR\0C25006\0\0\0", True),
+        (b"E" + (20).to_bytes(4, "big") + b"SERROR\0C42601\0\0\0", False),
+        (b"T\0\0\0\x06\0\0", True),
+        (b"T\0\0\0\x06\0\0D\0\0\0\x06\0\0", False),
+        (b"C\0\0\0\x04", False),
+    ],
+)
+def test_a_refusal_is_known_before_anything_was_said(answer: bytes, expected: bool) -> None:
+    assert refused(answer) is expected
+
+
 @given(st.binary(min_size=5), st.booleans())
 def test_any_bytes_are_looked_at(data: bytes, auto: bool) -> None:
     reads(data, auto)
@@ -163,6 +178,25 @@ def test_a_replica_that_lags_or_is_none_any_more_is_not_asked(stage: Make) -> No
     playing.lane.advance(2)
     assert client.ask("SELECT 4") == "DCI"
     assert theatre.asked() == ["SELECT 1", "SELECT 4"]
+
+
+def test_what_a_replica_refuses_as_a_write_is_the_primarys(stage: Make) -> None:
+    theatre = Theatre(stage)
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    client = theatre.playing.client()
+    client.send(query("SELECT writes()"))
+    theatre.playing.lane.advance(0.5)
+    assert client.kinds() == "DCI"
+    assert theatre.asked() == ["SELECT writes()"]
+    assert theatre.playing.postgres.backends[0].queries == ["SELECT writes()"]
+    client.ask("SELECT 1")  # it has written
+    assert theatre.asked() == ["SELECT writes()"]
+    theatre.replica.refuses = {"SELECT fails()": "42601"}
+    fresh = theatre.playing.client()
+    fresh.send(query("SELECT fails()"))
+    assert fresh.kinds() == "TE"
+    theatre.playing.lane.advance(0.5)
+    assert fresh.kinds() == "I"
 
 
 def test_a_reload_may_take_the_replicas_away(stage: Make) -> None:

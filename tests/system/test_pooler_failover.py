@@ -76,11 +76,18 @@ def test_reads_writes_and_a_failover(pair: tuple[Cluster, Cluster], running: Poo
         assert writer.execute("SELECT max(n) FROM t").fetchone() == (number,)
     assert until(lambda: port(writer) == replica.port, BOUND)
 
+    primary.execute("CREATE FUNCTION w() RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES (-1)'", database="app")
+    primary.execute("GRANT ALL ON FUNCTION w TO app", database="app")
+    assert until(lambda: replica.execute("SELECT to_regproc('w')", database="app") != [(None,)], BOUND)
+    caller = running.connect()
+    caller.execute("SELECT w()")  # a replica refuses it, and nobody notices
+    assert caller.execute("SELECT count(*) FROM t WHERE n = -1").fetchone() == (1,)
+
     holder = running.connect()
     holder.execute("BEGIN")
     holder.execute("INSERT INTO t VALUES (100)")
     assert primary.child is not None
-    assert until(lambda: replica.execute("SELECT count(*) FROM t", database="app") == [(30,)], BOUND)
+    assert until(lambda: replica.execute("SELECT count(*) FROM t", database="app") == [(31,)], BOUND)
     primary.child.process.send_signal(signal.SIGQUIT)
     assert until(lambda: broken(holder), BOUND)
     waited: list[Any] = []
