@@ -10,13 +10,13 @@ import re
 from typing import Final, NamedTuple
 
 from gateway.fields import MAX_LENGTH_DIGITS
-from gateway.http2.blocks import BlockEncoder, encode_field, encode_line
+from gateway.http2.blocks import Memo, encode_field, encode_line
 from gateway.http2.errors import PROTOCOL_ERROR, StreamFault
 from gateway.http2.fields import BAD, LENGTH, PATH, STATUS, Entry
 from gateway.problems import PHRASES
 
 # RFC 9113 §8.2.2: what speaks of an HTTP/1.1 connection has no place here.
-_LEFT_OUT: Final = (b"host:", b"connection:", b"transfer-encoding:", b"upgrade:", b"te:")
+_LEFT_OUT: Final = (b"connection:", b"transfer-encoding:", b"upgrade:", b"te:")
 _ALWAYS_NEW: Final = (b"X-Request-Id:", b"traceparent:")  # not worth remembering
 _STATUS = re.compile(rb"[1-5][0-9][0-9]").fullmatch
 _NUMBER = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS).fullmatch
@@ -30,29 +30,38 @@ class AskedHead(NamedTuple):
     length: int
 
 
-def request_block(head: bytes, scheme: bytes, blocks: BlockEncoder, *, trailers: bool) -> bytes:
+def _start(line: bytes) -> bytes:
+    """The part of a block that a request line becomes."""
+    method, path, _ = line.split(b" ")
+    return encode_field(b":method", method) + encode_field(b":path", path)
+
+
+def _field(line: bytes) -> bytes:
+    """The part of a block that a header line becomes; b"" for one that HTTP/2 has no place for."""
+    return b"" if line[:18].lower().startswith(_LEFT_OUT) else encode_line(line)
+
+
+_starts: Final = Memo(_start)
+_fields: Final = Memo(_field)
+_SCHEMES: Final = {scheme: encode_field(b":scheme", scheme) for scheme in (b"http", b"https")}
+_TE: Final = encode_field(b"te", b"trailers")
+
+
+def request_block(head: bytes, scheme: bytes, *, trailers: bool) -> bytes:
     """The header block for a request's head of HTTP/1.1 (without its empty line); `trailers`: who asks takes them."""
-    lines = head.split(b"\r\n")
-    method, path, _ = lines[0].split(b" ")
-    authority = b""
-    remembered = blocks.lines
-    fields = []
-    for line in lines[1:]:
-        start = line[:18].lower()
-        if start.startswith(_LEFT_OUT):
-            if start.startswith(b"host:"):
-                authority = line[5:].strip(b" \t")
+    lines = iter(head.split(b"\r\n"))
+    parts = [_starts[next(lines)], _SCHEMES[scheme], b""]
+    remembered = _fields
+    for line in lines:
+        if line[4:5] == b":" and line[:4].lower() == b"host":
+            parts[2] = encode_field(b":authority", line[5:].strip(b" \t"))
         elif line.startswith(_ALWAYS_NEW):
-            fields.append(encode_line(line))
+            parts.append(encode_line(line))
         else:
-            fields.append(remembered[line])
-    pseudo = [encode_field(b":method", method), encode_field(b":scheme", scheme)]
-    if authority:
-        pseudo.append(encode_field(b":authority", authority))
-    pseudo.append(encode_field(b":path", path))
+            parts.append(remembered[line])
     if trailers:
-        fields.append(encode_field(b"te", b"trailers"))
-    return b"".join((*pseudo, *fields))
+        parts.append(_TE)
+    return b"".join(parts)
 
 
 def answer_head(entries: list[Entry]) -> AskedHead:

@@ -176,7 +176,7 @@ class Http2Call:
         self._session: Session | None = None
         self._ended = False
         head, _, content = payload.partition(_END)
-        block = request_block(head, scheme, shared.blocks, trailers=trailers)
+        block = request_block(head, scheme, trailers=trailers)
         core.now = shared.lane.now
         self._stream: AskedStream = core.open(
             block, body.done and not content and not body.trailers, head_request=head_request

@@ -12,7 +12,6 @@ import attrs
 import pytest
 
 from gateway.http2.asking import request_block
-from gateway.http2.blocks import BlockEncoder
 from gateway.http2.client import Http2Client
 from supervisor.cli.demo.ports import free_tcp_port
 from tests.system.support.clients import connect
@@ -106,8 +105,8 @@ def run(chain: Chain, megabytes: int, seconds: float) -> None:
     """So much up and as much down, read slowly for so many seconds."""
     size = megabytes * MB // STREAMS // len(PIECE) * len(PIECE)
     head = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d" % size
-    core, blocks = Http2Client(), BlockEncoder()
-    streams = [core.open(request_block(head, b"http", blocks, trailers=False), False) for _ in range(STREAMS)]
+    core = Http2Client()
+    streams = [core.open(request_block(head, b"http", trailers=False), False) for _ in range(STREAMS)]
     up = dict.fromkeys(streams, 0)
     down = dict.fromkeys(streams, 0)
     most, looked = 0, 0.0
