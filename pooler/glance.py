@@ -21,11 +21,29 @@ _ORDINARY = frozenset(
 )  # fmt: skip
 
 
+MAX_REMEMBERED = 4096  # texts that can't matter; then all are forgotten
+MAX_REMEMBERED_SIZE = 1024  # bytes of one
+_passed: set[bytes] = set()
+
+
 def concerns(text: bytes, several: bool) -> bool:
     """Whether this SQL text, terminator included, could. `several`: more statements may stand in it (a Query)."""
+    if text in _passed:  # half the price of looking
+        return False
     if text[:3] not in _ORDINARY:
         return len(text) > 1  # an empty one does nothing
     if several and text.find(b";", 0, -2) >= 0:
         return True
-    looked_at = text[:LOOKED_AT].lower()
-    return b"advisory" in looked_at or b"set_config" in looked_at or (b"temp" in looked_at and b"into" in looked_at)
+    looked_at = text.lower() if len(text) <= LOOKED_AT else text[:LOOKED_AT].lower()
+    # A single byte is found at a tenth of what a word costs: v of advisory, _ of set_config, mp of temp.
+    if (
+        (118 in looked_at and b"advisory" in looked_at)
+        or (95 in looked_at and 103 in looked_at and b"set_config" in looked_at)
+        or (109 in looked_at and 112 in looked_at and b"temp" in looked_at and b"into" in looked_at)
+    ):
+        return True
+    if len(text) <= MAX_REMEMBERED_SIZE:
+        if len(_passed) >= MAX_REMEMBERED:
+            _passed.clear()
+        _passed.add(text)
+    return False

@@ -77,6 +77,8 @@ _NOTED = bytes(kind in b"ZSEGW" or kind in _COMPLETIONS for kind in range(256))
 # (26000) means that somebody has done something to this connection that was not seen.
 _COMPLAINT = re.compile(rb"\0C0A000\0|\0C26000\0.*portway_[0-9a-f]{24}", re.DOTALL)
 
+_PORTAL = ord("P")
+
 _unpack = HEAD.unpack_from
 
 
@@ -166,9 +168,9 @@ class Outstanding:
                     self._close_run()
                     fifo.append(kind)
             elif meaning == _LOOKED_AT:
-                # By slices, which may be short of a message that is not all there: then it is stopped at.
+                # A message whose names are not there yet is stopped at, too.
                 if kind == BIND:
-                    if self.unnamed != BOUND or data[at + 5 : at + 7] != b"\0\0":
+                    if self.unnamed != BOUND or at + 6 >= size or data[at + 5] or data[at + 6]:
                         self.noticed = True
                         break
                     parse = -1
@@ -185,14 +187,15 @@ class Outstanding:
                     continue
                 elif kind == PARSE:
                     if (
-                        data[at + 5 : at + 6] != b"\0"
+                        at + 5 >= size
+                        or data[at + 5]
                         or self.unnamed == REMEMBERED
                         or concerns(data[at + 6 : at + length + 1], several=False)
                     ):
                         self.noticed = True
                         break
                     self.unnamed, parse = BOUND, at
-                elif data[at + 5 : at + 6] != b"P" and (
+                elif (at + 5 >= size or data[at + 5] != _PORTAL) and (
                     self.unnamed != BOUND or kind == CLOSE or data[at + 5 : at + 7] != b"S\0"
                 ):
                     self.noticed = True

@@ -144,7 +144,7 @@ class Twins:
         encoded = name.encode()
         if what == "prepare":
             return f"Parse {name} {sql}", lambda c: ask(c, lambda: c.pgconn.send_prepare(encoded, sql.encode()), failed)
-        if what == "describe":
+        if what == "describe" and not failed:  # then, what is not on the server can't be prepared in passing
             return f"Describe {name}", lambda c: ask(c, lambda: c.pgconn.send_describe_prepared(encoded), failed)
         if what == "close" and pq.version() >= 170000:
             return f"Close {name}", lambda c: ask(c, lambda: c.pgconn.send_close_prepared(encoded))
