@@ -14,14 +14,19 @@ from supervisor.arbiter.loop import Loop
 from tests.supervisor.arbiter.faults import stumble
 
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
+@pytest.fixture(autouse=True)
+def own_signals_again() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)}
-    loop = Loop(stumble)
-    yield loop
+    yield
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def loop(own_signals_again: None) -> Iterator[Loop]:
+    loop = Loop(stumble)
+    yield loop
     loop.close()
 
 

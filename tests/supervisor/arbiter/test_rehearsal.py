@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import pytest
@@ -205,12 +205,21 @@ def test_a_worker_that_ends_is_told_with_its_cause(stage: Stage) -> None:
 
 
 def test_a_worker_that_is_never_ready_is_given_up_and_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked: list[int] = []
+    fork = module.fork
+
+    def remembered(child: Callable[[], NoReturn]) -> int:
+        forked.append(fork(child))
+        return forked[-1]
+
+    monkeypatch.setattr(module, "fork", remembered)
     monkeypatch.setattr(module, "PATIENCE", 0.2)
     monkeypatch.setattr(module, "LAST", 0.2)
     assert stage.rehearse(start=hang) == 1
     assert last(stage)[0] == ["web: a worker of the new code was not ready within 0.2s"]
+    (pid,) = forked
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_reasons_are_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
