@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from bench import http, kernel, l4, memory, quiet, sql
+from bench import http, kernel, l4, memory, quiet, sql, tls
 from bench.loads import BadRun
 from bench.proxies import FILES, Missing, Proxy
 from bench.stage import Stage
@@ -24,7 +24,7 @@ from bench.table import Result, as_json, markdown
 from bench.workload import Figure, Workload
 from supervisor.cli.demo.waiting import Late
 
-GROUPS = (http.WORKLOADS, l4.WORKLOADS, kernel.WORKLOADS, sql.WORKLOADS, memory.WORKLOADS)
+GROUPS = (http.WORKLOADS, tls.WORKLOADS, l4.WORKLOADS, kernel.WORKLOADS, sql.WORKLOADS, memory.WORKLOADS)
 WORKLOADS: dict[str, Workload] = {workload.name: workload for group in GROUPS for workload in group}
 
 

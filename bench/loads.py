@@ -125,4 +125,14 @@ def udp(port: int, seconds: float, clients: int = 32) -> Load:
     return Load(result["operations"], result["seconds"])
 
 
-__all__ = ["BadRun", "Load", "Missing", "h2load", "head", "pgbench", "udp", "wrk"]
+def handshakes(port: int, seconds: float, *, resumed: bool) -> Load:
+    """TLS connections of one small request each, one after the other."""
+    program_path = Path(__file__).parent / "handshakes.py"
+    kind = "resumed" if resumed else "full"
+    result = json.loads(_run([sys.executable, str(program_path), str(port), f"{seconds:g}", kind], seconds))
+    if result["bad"] or not result["operations"]:
+        raise BadRun(f"{result['bad']} of {result['operations']} {kind} handshakes were not what they should be")
+    return Load(result["operations"], result["seconds"])
+
+
+__all__ = ["BadRun", "Load", "Missing", "h2load", "handshakes", "head", "pgbench", "udp", "wrk"]

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.http import portway_http, portway_tls
+from bench.http import portway_http
 from bench.l4 import haproxy_tcp, portway_tcp
 from bench.loads import BadRun
 from bench.proxies import Proxy, haproxy
 from bench.sql import pgbouncer_pool, portway_pool
 from bench.stage import Stage
+from bench.tls import portway_tls
 from bench.workload import Figure, Starter, Workload
 from supervisor.cli.demo.ports import free_tcp_port
 from supervisor.cli.demo.tree import resident, tree

@@ -156,11 +156,12 @@ def portway(
     udp: bool = False,
     ready: Callable[[], object] | None = None,
     prefix: Sequence[str] = (),
+    workers: int = 1,
 ) -> Proxy:
-    """Portway with one worker per tier."""
+    """Portway with `workers` per tier."""
     admin = free_tcp_port()
     path = folder / "portway.toml"
-    path.write_text(f'[supervisor]\nworkers = 1\nadmin = "127.0.0.1:{admin}"\n\n{config}')
+    path.write_text(f'[supervisor]\nworkers = {workers}\nadmin = "127.0.0.1:{admin}"\n\n{config}')
     command: list[str | Path] = [*prefix, sys.executable, "-m", "supervisor", "run", path]
 
     def answers() -> bool:
