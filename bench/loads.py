@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,14 +126,16 @@ def udp(port: int, seconds: float, clients: int = 32) -> Load:
     return Load(result["operations"], result["seconds"])
 
 
-def handshakes(port: int, seconds: float, *, resumed: bool) -> Load:
-    """TLS connections of one small request each, one after the other."""
-    program_path = Path(__file__).parent / "handshakes.py"
-    kind = "resumed" if resumed else "full"
-    result = json.loads(_run([sys.executable, str(program_path), str(port), f"{seconds:g}", kind], seconds))
-    if result["bad"] or not result["operations"]:
-        raise BadRun(f"{result['bad']} of {result['operations']} {kind} handshakes were not what they should be")
-    return Load(result["operations"], result["seconds"])
+def handshakes(url: str, seconds: float, connections: int = 64) -> Load:
+    """TLS connections of one small request over HTTP/1.1, all of them new, `connections` at once."""
+    command = [program("h2load", "nghttp2-client"), "--h1", f"-c{connections}", f"-n{connections}", "-m1", url]
+    done, began = 0, time.monotonic()
+    while (spent := time.monotonic() - began) < seconds:
+        found = re.search(r"(\d+) succeeded", out := _run(command, seconds))
+        if found is None or int(found[1]) != connections:
+            raise BadRun(out[-800:])
+        done += connections
+    return Load(done, spent)
 
 
 __all__ = ["BadRun", "Load", "Missing", "h2load", "handshakes", "head", "pgbench", "udp", "wrk"]

@@ -74,11 +74,12 @@ def h2_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
 
 
 def full_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    return handshakes(proxy.port, seconds, resumed=False)
+    return handshakes(f"https://{proxy.address}/hello", seconds)
 
 
 def resumed_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    return handshakes(proxy.port, seconds, resumed=True)
+    # wrk connects again after each answer, and presents the ticket that it was given.
+    return wrk(stage.folder, f"https://{proxy.address}", [head("GET", "/hello", Connection="close")], seconds)
 
 
 TLS = {"nginx": nginx_tls, "portway": portway_tls}
