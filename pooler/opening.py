@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pooler import limits, roles, standing
 from pooler.errors import CANNOT_CONNECT, INVALID_PASSWORD, PeerError, ServerError
+from pooler.refusal import NoReplica
 from pooler.server import ServerConnection, log_in
 from supervisor.plane import layout
 from supervisor.plane.layout import LeasePool
@@ -106,7 +107,7 @@ def _failed(pool: ServerPool, error: ServerError) -> None:
     pool.failure = error
     pool.failed_until = pool.lane.now + pool.settings.server_login_retry
     if pool.leases.open(pool.row) <= pool.launching and not roles.another_may_come(pool, error):
-        pool.refuse_waiting(told(pool, error))
+        pool.refuse_waiting(NoReplica() if pool.origin is not None else told(pool, error))
 
 
 def told(pool: ServerPool, error: ServerError) -> PeerError:

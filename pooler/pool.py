@@ -300,7 +300,7 @@ class ServerPool:
         if self.others and self.launching < len(self.waiters):
             handover.ask(self)
 
-    def refuse_waiting(self, error: PeerError) -> None:
+    def refuse_waiting(self, error: Exception) -> None:
         """There will be no connection for those who wait."""
         while self.waiters:
             self.waiters.popleft().session.throw(error)

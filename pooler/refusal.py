@@ -19,6 +19,10 @@ class Canceled(Exception):
     """Thrown into a session that waits in the queue, when its client cancels."""
 
 
+class NoReplica(Exception):
+    """Thrown into a session that waits for a replica, when there is none: the primary is to answer."""
+
+
 CANCELED = PeerError(QUERY_CANCELED, "canceling statement due to user request", severity="ERROR")
 
 

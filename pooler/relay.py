@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
 from pooler.messages import FLUSH, HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
-from pooler.refusal import Canceled, Refusal
+from pooler.refusal import Canceled, NoReplica, Refusal
 from pooler.routing import refused, route
 from pooler.settling import settle
 from pooler.states import IDLE, MAX_MESSAGE, QUERY, TERMINATE
@@ -115,6 +115,11 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     pass
                 if client.server is None:
                     await pool.keep(client)
+            except NoReplica:
+                pool.leave(client)
+                data += client.take_early()
+                client.insists = True
+                continue
             except Canceled:
                 pool.leave(client)
                 data = await _refuse(client, data + client.take_early())

@@ -199,6 +199,20 @@ def test_what_a_replica_refuses_as_a_write_is_the_primarys(stage: Make) -> None:
     assert fresh.kinds() == "I"
 
 
+def test_where_no_replica_can_be_had_the_primary_answers_until_one_comes_back(stage: Make) -> None:
+    theatre = Theatre(stage)
+    theatre.replica.dead = True
+    client = theatre.playing.client()
+    for number in range(3):
+        assert client.ask(f"SELECT {number}") == "DCI"
+    assert len(theatre.playing.postgres.backends[0].queries) == 3
+    theatre.replica.dead = False
+    theatre.playing.lane.advance(2)
+    fresh = theatre.playing.client()
+    assert fresh.ask("SELECT 'back'") == "DCI"
+    assert theatre.asked() == ["SELECT 'back'"]
+
+
 def test_a_reload_may_take_the_replicas_away(stage: Make) -> None:
     theatre = Theatre(stage)
     client = theatre.playing.client()
