@@ -29,7 +29,6 @@ def record(kind: int, body: bytes, version: bytes = b"\x03\x03") -> bytes:
 
 # Instead of a TLS hello. What comes back is nothing, or an alert.
 HANDSHAKES: dict[str, bytes] = {
-    "HTTP": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
     "zeros": bytes(1000),
     "SSL 2": b"\x80\x2e\x01\0\2\0\x15\0\0\0\x10\1\0\x80\2\0\x80" + bytes(32),
@@ -90,6 +89,14 @@ def test_a_missing_or_broken_proxy_header_is_a_close_without_a_word(abused: Abus
     with connect(abused.site.address("gateway")) as sock:
         assert said(sock, HEADERS[what], half_close=True) == b""
     assert time.monotonic() - began < PATIENCE, "at once, not by a deadline"
+
+
+def test_plain_http_on_a_tls_port_is_told_so(abused: Abused) -> None:
+    for address, before in ((abused.site.address("https"), b""), (abused.site.address("gateway"), HEADER)):
+        with connect(address) as sock:
+            answer = said(sock, before + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", half_close=True)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"plain_http" in answer
 
 
 def test_the_header_may_come_in_single_bytes(abused: Abused) -> None:
