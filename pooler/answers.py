@@ -2,8 +2,8 @@
 
 Each message that goes to the server stands in a FIFO with what its answer means; answers that we give ourselves stand
 between them, so that all come in the order in which the client asked. After an error everything up to the next Sync is
-skipped, by the server and here, and what was noted for it is taken back. Owns no bytes beyond a CommandComplete that is
-not all there. Source: PostgreSQL 55.2.3 "Extended Query".
+skipped, by the server and here, and what was noted for it is taken back. Owns no bytes beyond a
+CommandComplete or an error that is not all there. Source: PostgreSQL 55.2.3 "Extended Query".
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pooler.states import COMPLETED_BY, COPY_IN, ERROR, EXECUTE, FUNCTION_CALL, 
 
 _ANYTIME = frozenset(b"NAS")  # notices, notifications and parameters belong to no message
 _COMPLETE = ord("C")
+_READ_WHOLE = frozenset((_COMPLETE, ERROR))
+MAX_HELD = 64 * 1024  # bytes of an answer that is read before it is shown; tags and errors are far shorter
 # What the server says where it is made to fail for us; anything else (25P02, say) PostgreSQL finds first, too.
 _PROVOKED = re.compile(rb"\0C(?:26000|42P05)\0")
 _unpack = HEAD.unpack_from
@@ -50,7 +52,7 @@ class Answers:
     said: bytes = b""  # ours, for the client, when the server has nothing to say before
     _left: int = 0  # of the message in progress
     _hiding: bool = False  # it
-    _partial: bytes = b""  # the beginning of a CommandComplete
+    _partial: bytes = b""  # the beginning of a CommandComplete or ErrorResponse
 
     def expect(self, expected: Expected) -> None:
         """One more message went to the server, or would have."""
@@ -78,7 +80,7 @@ class Answers:
                 self._partial = data[at:]
                 break
             kind, length = _unpack(data, at)
-            if kind == _COMPLETE and at + length >= size:
+            if kind in _READ_WHOLE and size <= at + length < at + MAX_HELD:
                 self._partial = data[at:]
                 break
             self._left = length + 1

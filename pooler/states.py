@@ -29,7 +29,7 @@ from collections import deque
 import attrs
 
 from pooler.errors import PROTOCOL_VIOLATION, PeerError, ServerError
-from pooler.glance import concerns
+from pooler.glance import LOOKED_AT, concerns
 from pooler.messages import HEAD, HEAD_SIZE
 
 # From the client.
@@ -168,14 +168,14 @@ class Outstanding:
                     self._close_run()
                     fifo.append(kind)
             elif meaning == _LOOKED_AT:
-                # A message whose names are not there yet is stopped at, too.
+                # A message of which too little is there to judge it is stopped at, too.
                 if kind == BIND:
                     if self.unnamed != BOUND or at + 6 >= size or data[at + 5] or data[at + 6]:
                         self.noticed = True
                         break
                     parse = -1
                 elif kind == QUERY:
-                    if concerns(data[at + 5 : at + length + 1], several=True):
+                    if at + length >= size < at + LOOKED_AT or concerns(data[at + 5 : at + length + 1], several=True):
                         self.noticed = True
                         break
                     self._open(data, run, at)
@@ -187,7 +187,7 @@ class Outstanding:
                     continue
                 elif kind == PARSE:
                     if (
-                        at + 5 >= size
+                        at + length >= size < at + LOOKED_AT
                         or data[at + 5]
                         or self.unnamed == REMEMBERED
                         or concerns(data[at + 6 : at + length + 1], several=False)

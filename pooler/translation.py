@@ -107,16 +107,12 @@ class Translation:
 
     def begin(self) -> None:
         """Nothing is owed by the server now: `take` may be called, until `active` is false."""
-        out = self._out
-        self._certain = out.status == IDLE and not out.unsynced
-        self._end()
+        self.end()
+        self._certain = self._out.status == IDLE and not self._out.unsynced
 
     def end(self) -> None:
         """Forget what belonged to this connection: it is given back."""
         self.answers = Answers(self._step_done, self._batch_done)
-        self._end()
-
-    def _end(self) -> None:
         self._current, self._bound, self._open = None, False, False
         self._portals.clear()
 
@@ -144,7 +140,8 @@ class Translation:
                 continue
             if end > size and (kind != BIND or data.count(b"\0", at + HEAD_SIZE) < 2):
                 if length > MAX_GATHERED:
-                    raise PeerError("54000", f"a statement of {length} bytes can't be shared; {MAX_GATHERED} can")
+                    self._pass_unread(data, at)
+                    return b"".join([*pieces, data[at:]]), b""
                 break
             translated = handle(self, data, at, min(end, size))
             if translated is None:
@@ -158,6 +155,15 @@ class Translation:
         if self.waits and self._open:
             pieces.append(FLUSH)  # or it keeps its answers to itself
         return b"".join(pieces), data[at:]
+
+    def _pass_unread(self, data: bytes, at: int) -> None:
+        """A statement that is too long to be looked at. Raises PeerError if it has a name, which would be shared."""
+        kind, length = _unpack(data, at)
+        if kind not in (PARSE, QUERY) or (kind == PARSE and data[at + HEAD_SIZE]):
+            raise PeerError("54000", f"a statement of {length} bytes can't be shared; {MAX_GATHERED} can")
+        self._current = self.unnamed = None
+        self._open, self._out.unnamed = kind == PARSE, BOUND
+        self.answers.expect(Expected(kind))
 
     def take_said(self) -> bytes:
         """Answers of ours before which the server has nothing to say."""

@@ -229,3 +229,25 @@ def test_a_flush_between_is_answered_by_nothing(stage: Make) -> None:
     client.send(parse("", "SELECT 1") + message(b"H"))
     client.send(bind("") + message(b"H") + EXECUTE + message(b"H") + query("SELECT 2"))
     assert client.kinds() == "12DCDCI"
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 16])
+def test_a_statement_in_pieces_inside_of_a_transaction_is_seen(stage: Make, piece: int) -> None:
+    playing = stage()
+    client = playing.client()
+    client.ask("BEGIN")
+    client.send(query("SELECT 1; SET x = 1"), piece)
+    assert client.kinds() == "DCCT"
+    client.conn.abort()
+    playing.lane.advance(0.3)
+    assert playing.client().ask("SELECT 2") == "DCI"
+    assert playing.postgres.backends[0].queries[-2:] == ["DISCARD ALL", "SELECT 2"]
+
+
+def test_a_statement_too_long_to_be_read_passes(stage: Make) -> None:
+    client = stage().client()
+    text = "/* " + "x" * 1_100_000 + " */ SELECT 1"
+    for sent in (query(text), client.batch(text)):
+        for at in range(0, len(sent), 1 << 15):
+            client.send(sent[at : at + (1 << 15)])
+        assert client.kinds() in ("DCI", "12DCI")

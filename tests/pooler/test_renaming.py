@@ -1,0 +1,62 @@
+"""Names of prepared statements, changed in passing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pooler.errors import PeerError
+from pooler.messages import SYNC, message, query
+from pooler.prepared import ServerStatements, parsed
+from pooler.renaming import rename
+
+STATEMENT = parsed(b"SELECT $1", b"\0\0", b"")
+NAMES = {b"mine": STATEMENT}
+EXECUTE = message(b"E", bytes(5))
+
+
+def bind(name: bytes, rest: bytes = b"\0\0\0\1\0\0\0\3abc\0\0") -> bytes:
+    return message(b"B", b"portal\0" + name + b"\0" + rest)
+
+
+def there() -> ServerStatements:
+    return ServerStatements({STATEMENT.name: True})
+
+
+def test_only_names_and_lengths_change() -> None:
+    sent = bind(b"mine") + message(b"D", b"Smine\0") + message(b"D", b"Pportal\0") + EXECUTE + SYNC
+    renamed = rename(sent, NAMES, there(), parsed=False)
+    assert renamed is not None
+    assert renamed.data == (
+        bind(STATEMENT.name) + message(b"D", b"S" + STATEMENT.name + b"\0") + sent[sent.index(b"D\0\0\0\x0cP") :]
+    )
+
+
+def test_a_large_bind_is_cut_anywhere_behind_its_names() -> None:
+    sent = bind(b"mine", b"x" * 1000)
+    renamed = rename(sent[:50], NAMES, there(), parsed=False)
+    assert renamed is not None
+    assert renamed.data == bind(STATEMENT.name, b"x" * 1000)[: 50 + len(STATEMENT.name) - len(b"mine")]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [bind(b"other"), bind(b""), message(b"P", b"mine\0SELECT 1\0\0\0"), message(b"C", b"Smine\0"), query("SET x = 1"),
+     bind(b"mine")[:8], message(b"P", b"\0SELECT 1\0\0\0") + SYNC],
+)  # fmt: skip
+def test_whatever_needs_more_than_a_name_is_left_alone(sent: bytes) -> None:
+    assert rename(sent, NAMES, there(), parsed=False) is None
+
+
+def test_a_statement_that_the_server_lacks_is_left_alone() -> None:
+    assert rename(bind(b"mine"), NAMES, ServerStatements(), parsed=False) is None
+    assert rename(bind(b"mine"), NAMES, ServerStatements({STATEMENT.name: False}), parsed=False) is None
+
+
+@given(st.binary(max_size=60), st.booleans())
+def test_property_only_peer_error_escapes(data: bytes, known: bool) -> None:
+    try:
+        rename(data if known else b"B" + data, NAMES, there(), known)
+    except PeerError:
+        pass
