@@ -196,6 +196,8 @@ async def _greet(runtime: PoolerRuntime, client: Client, pool: ServerPool, wante
     """Parameters, cancel key, ready. The first client of a pool in this worker waits for a server to tell the
     parameters."""
     if pool.reported is None:
+        await client.conn.send(before)  # whoever waits long is told so, which libpq takes only behind this
+        before = b""
         server = await pool.wait(client)
         client.server = None
         pool.release(server)

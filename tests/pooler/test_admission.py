@@ -127,6 +127,18 @@ def test_a_setting_that_is_not_reported_is_kept_and_an_ignored_one_forgotten(sta
     assert client.error()["M"] == "unsupported startup parameter: g'qo"
 
 
+def test_who_waits_for_the_greeting_is_told_behind_the_proof(stage: Make) -> None:
+    playing = stage(pooler='server_connect_timeout = "20s"')
+    playing.postgres.silent = True
+    client = playing.client(log_in=False)
+    client.send(START)
+    playing.lane.advance(6)
+    assert client.kinds() == "RN"
+    playing.postgres.silent = False
+    playing.postgres.wake()
+    assert client.kinds().endswith("KI")
+
+
 def test_a_login_that_takes_too_long_is_ended(stage: Make) -> None:
     playing = stage(pooler='client_login_timeout = "3s"')
     client = playing.client(log_in=False)
@@ -175,7 +187,7 @@ def test_what_comes_while_the_first_server_is_awaited_is_not_lost(stage: Make) -
     client = playing.client(log_in=False)
     client.send(START + query("SELECT 1"))
     client.send(query("SELECT 2"))
-    assert client.kinds() == ""
+    assert client.kinds() == "R"
     playing.postgres.silent = False
     client.send(query("SELECT 3"))
     playing.postgres.wake()
