@@ -107,3 +107,10 @@ def columns(payload: bytes) -> list[str | None]:
         values.append(None if size < 0 else payload[at : at + size].decode("utf-8", "surrogateescape"))
         at += max(size, 0)
     return values
+
+
+def what_and_name(data: bytes, at: int, end: int) -> tuple[int, bytes]:
+    """The kind and the name in a Describe or Close from `at` to `end`; raises PeerError for one that is cut short."""
+    if data.find(b"\0", at + HEAD_SIZE + 1, end) != end - 1:
+        raise PeerError(PROTOCOL_VIOLATION, "invalid string in message")
+    return data[at + HEAD_SIZE], data[at + HEAD_SIZE + 1 : end - 1]

@@ -17,7 +17,7 @@ import attrs
 from pooler.answers import Answers, Expected
 from pooler.errors import PROTOCOL_VIOLATION, PeerError
 from pooler.journal import Journal
-from pooler.messages import FLUSH, HEAD, HEAD_SIZE, SYNC, message
+from pooler.messages import FLUSH, HEAD, HEAD_SIZE, SYNC, message, what_and_name
 from pooler.prepared import ABSENT, PREFIX, ServerStatements, Statement, Step, Unnamed, closing, parsed
 from pooler.renaming import rename
 from pooler.rewriting import Rewritten, Session, duplicate, rewrite
@@ -234,12 +234,12 @@ class Translation:
 
     def _describe(self, data: bytes, at: int, end: int) -> bytes:
         before, renamed, error = b"", data[at:end], b""
+        what, name = what_and_name(data, at, end)
         self._open = True
-        if data[at + HEAD_SIZE] == ord("S"):
-            found = self._find(data[at + HEAD_SIZE + 1 : end - 1])
+        if what == ord("S"):
+            found = self._find(name)
             before, name, _ = found or (b"", ABSENT, ())
-            renamed = message(b"D", b"S" + name + b"\0")
-            error = b"" if found else _UNKNOWN_UNNAMED
+            renamed, error = message(b"D", b"S" + name + b"\0"), b"" if found else _UNKNOWN_UNNAMED
         self.answers.expect(Expected(DESCRIBE, error=error))
         return before + renamed
 
@@ -260,8 +260,8 @@ class Translation:
         return (b"", b"", ()) if self._out.unnamed == BOUND else None
 
     def _close(self, data: bytes, at: int, end: int) -> bytes:
+        what, name = what_and_name(data, at, end)
         self._open = True
-        what, name = data[at + HEAD_SIZE], data[at + HEAD_SIZE + 1 : end - 1]
         if what == ord("S") and name:
             statement = self.names.pop(name, None)
 

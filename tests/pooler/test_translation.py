@@ -76,6 +76,17 @@ def test_errors_are_those_of_postgres_and_end_nobody(stage: Make) -> None:
     assert len(playing.postgres.backends) == 1
 
 
+@pytest.mark.parametrize("kind", [b"D", b"C"])
+@pytest.mark.parametrize("body", [b"", b"S", b"Sname", b"S\0more\0"])
+def test_a_describe_or_close_that_is_cut_short_ends_its_session_alone(stage: Make, kind: bytes, body: bytes) -> None:
+    playing = stage()
+    client = playing.client()
+    client.send(message(kind, body) + SYNC)
+    assert error(client) == ("08P01", "invalid string in message")
+    assert client.ended
+    assert playing.client().ask("SELECT 1") == "DCI"
+
+
 def test_what_an_error_skips_was_never_prepared(stage: Make) -> None:
     client = stage().client()
     client.send(parse("a", "SELECT a") + SYNC)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.namespaces import Namespace, Network, missing, network
 from tests.system.support.daemon import ROOT
-from tests.system.support.netns import Namespace, Network, missing, network
 from tests.system.support.poll import until
 
 REASON = missing()
