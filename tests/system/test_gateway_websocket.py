@@ -202,12 +202,12 @@ def test_a_browser_speaks_http_2_and_websocket(site: Site, tmp_path: Path) -> No
     browser = subprocess.Popen(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
          "--ignore-certificate-errors", "--remote-debugging-port=0", f"https://localhost:{site.tls[10:]}/page"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
         until(lambda: "/data/report" in log.read_text(), "the browser's report", 30.0)
     finally:
-        browser.terminate()
+        os.killpg(browser.pid, signal.SIGKILL)  # what was started is a script, and Chromium its child
         browser.wait(20)
     assert '"/data/report:20:hello-chat:h2"' in log.read_text()
     until(lambda: (4000, "bye") in site.codes, "the server to hear the browser's code")
