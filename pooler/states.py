@@ -259,7 +259,7 @@ class Outstanding:
             self.bytes_out += size
             return size
         fifo = self.fifo
-        noted = _NOTED if self._exactly() else _NOTED_COARSELY
+        noted = _NOTED if self.doubt or (fifo[0] in _EXTENDED if fifo else self.opened) else _NOTED_COARSELY
         last = size - HEAD_SIZE
         while at <= last:
             kind, length = _unpack(data, at)
@@ -284,6 +284,9 @@ class Outstanding:
                         self.unknown = True  # an answer that nobody asked for
                     if fifo:
                         self._drop_copy_ends()
+                    elif end == size:
+                        at = end
+                        break  # as nearly every answer ends
                 elif kind == PARAMETER_STATUS:
                     if length > MAX_PARAMETER_STATUS:
                         raise ServerError("oversized ParameterStatus from the server")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pooler import glance
 from pooler.glance import concerns
 from pooler.sql import acts
 from tests.pooler.test_sql import MADE, NAMED, SETTINGS
@@ -23,3 +24,11 @@ def test_what_matters_is_seen(text: bytes) -> None:
 )
 def test_ordinary_statements_pass(text: bytes) -> None:
     assert not concerns(text + b"\0", several=True)
+
+
+def test_texts_that_differ_in_their_numbers_are_remembered_as_one() -> None:
+    assert not concerns(b"SELECT 17 FROM t2\0", several=True)
+    remembered = len(glance._passed)
+    for number in range(10, 90):
+        assert not concerns(b"SELECT %d FROM t7\0" % number, several=True)
+    assert len(glance._passed) == remembered
