@@ -62,6 +62,12 @@ def shutting_down() -> PeerError:
     return PeerError(ADMIN_SHUTDOWN, "terminating connection due to administrator command")
 
 
+def no_message(kind: int, length: int, known: bool) -> PeerError:
+    """For what a client's message can't begin with: a type that is not `known`, or a length."""
+    what = f"invalid message length {length}" if known else f"invalid frontend message type {kind}"
+    return PeerError(PROTOCOL_VIOLATION, what)
+
+
 def fields(kind: bytes, severity: str, sqlstate: str, message: str, detail: str = "", hint: str = "") -> bytes:
     """An ErrorResponse or NoticeResponse; a NUL in a text would end its field early, so it is dropped."""
     parts = [f"S{severity}", f"V{severity}", f"C{sqlstate}", f"M{message}"]

@@ -8,6 +8,7 @@ statement, and which of them a server connection has: the least recently used go
 from __future__ import annotations
 
 import hashlib
+import re
 from weakref import WeakValueDictionary
 
 import attrs
@@ -17,6 +18,9 @@ from pooler.sql import Act
 
 PREFIX = b"portway_"
 ABSENT = PREFIX  # a name that no statement ever has
+# feature_not_supported is how "cached plan must not change result type" comes; that a shared statement is not there
+# (26000) means that somebody has done something to this connection that was not seen.
+COMPLAINT = re.compile(rb"\0C0A000\0|\0C26000\0.*portway_[0-9a-f]{24}", re.DOTALL)
 _DIGEST = 12  # bytes: two of 10^9 statements share a name with a probability of 10^-11
 _COUNT = b"\0\0"  # of formats, of parameters: none
 

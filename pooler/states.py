@@ -23,14 +23,15 @@ CopyGetData.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 
 import attrs
 
-from pooler.errors import PROTOCOL_VIOLATION, PeerError, ServerError
+from pooler.batches import remember, usual
+from pooler.errors import ServerError, no_message
 from pooler.glance import LOOKED_AT, concerns
 from pooler.messages import HEAD, HEAD_SIZE
+from pooler.prepared import COMPLAINT
 
 # From the client.
 BIND, CLOSE, COPY_DATA, COPY_DONE, COPY_FAIL, DESCRIBE, EXECUTE, FUNCTION_CALL, FLUSH, PARSE, QUERY, SYNC, TERMINATE = (
@@ -72,10 +73,6 @@ UNBOUND, BOUND, REMEMBERED = range(3)
 _COMPLETIONS = frozenset().union(*COMPLETED_BY.values())
 _NOTED_COARSELY = bytes(kind in b"ZSEGW" for kind in range(256))
 _NOTED = bytes(kind in b"ZSEGW" or kind in _COMPLETIONS for kind in range(256))
-
-# feature_not_supported is how "cached plan must not change result type" comes; that a shared statement is not there
-# (26000) means that somebody has done something to this connection that was not seen.
-_COMPLAINT = re.compile(rb"\0C0A000\0|\0C26000\0.*portway_[0-9a-f]{24}", re.DOTALL)
 
 _PORTAL = ord("P")
 
@@ -127,6 +124,12 @@ class Outstanding:
         self.free = False
         fifo = self.fifo
         odd = self.copy_in or self.skipping
+        if self.watching and data[:1] == b"P" and not (at or odd) and self.unnamed != REMEMBERED and usual(data):
+            self.opened.clear()
+            fifo.append(SYNC)
+            self.unsynced, self.unnamed = False, BOUND
+            self.bytes_in += size
+            return size
         run = -1  # where the extended messages behind the last Sync, Query or FunctionCall of these bytes begin
         parse = -1  # where a statement without a name was made to which nothing has been bound
         meanings = _MEANING_WATCHED if self.watching else _MEANING
@@ -135,7 +138,7 @@ class Outstanding:
             kind, length = _unpack(data, at)
             meaning = meanings[kind]
             if length < 4 or length > MAX_MESSAGE or not meaning:
-                raise _no_message(kind, length)
+                raise no_message(kind, length, meaning != 0)
             if odd:
                 if kind == TERMINATE:
                     self.terminated = True
@@ -195,6 +198,8 @@ class Outstanding:
                         self.noticed = True
                         break
                     self.unnamed, parse = BOUND, at
+                    if at + length < size:
+                        remember(data[at : at + length + 1])
                 elif (at + 5 >= size or data[at + 5] != _PORTAL) and (
                     self.unnamed != BOUND or kind == CLOSE or data[at + 5 : at + 7] != b"S\0"
                 ):
@@ -295,7 +300,7 @@ class Outstanding:
                     self.parameters.append(data[at + HEAD_SIZE : end])
                 elif kind == ERROR:
                     self._failed()
-                    if _COMPLAINT.search(data, at, end):
+                    if COMPLAINT.search(data, at, end):
                         self.doubtful = True
                 elif kind == COPY_IN:
                     self._copying()
@@ -392,9 +397,3 @@ class Outstanding:
         self.copy_in = not ended
         if head == EXECUTE and not any(kind in _ANSWERED for kind in fifo):
             self.unsynced = True
-
-
-def _no_message(kind: int, length: int) -> PeerError:
-    if not _MEANING[kind]:
-        return PeerError(PROTOCOL_VIOLATION, f"invalid frontend message type {kind}")
-    return PeerError(PROTOCOL_VIOLATION, f"invalid message length {length}")
