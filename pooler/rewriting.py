@@ -43,7 +43,6 @@ class Session:
 
     names: Mapping[bytes, Statement]
     place: bytes  # what else the meaning of a statement hangs on
-    listens: bool  # LISTEN can be shared now
     refuses: Pin
 
 
@@ -76,7 +75,7 @@ def _rewrite(
     """What is noted of one statement, its new text if it is another, and the prepared statement that it uses or
     makes."""
     refused = act.makes & session.refuses
-    if act.kind is Kind.LISTEN and not session.listens:
+    if act.kind is Kind.LISTEN:
         refused = Pin.LISTEN & session.refuses
         act = attrs.evolve(act, makes=Pin.LISTEN)
     if refused:
@@ -96,8 +95,6 @@ def _rewrite(
     if act.kind is Kind.DEALLOCATE_ALL:
         names.clear()
         return Step(act, tag=b"DEALLOCATE ALL"), NOTHING, None
-    if act.kind is Kind.LISTEN and session.listens:
-        return Step(act, tag=b"LISTEN"), NOTHING, None
     return Step(act), None, None
 
 

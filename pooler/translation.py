@@ -21,7 +21,7 @@ from pooler.messages import FLUSH, HEAD, HEAD_SIZE, SYNC, message, what_and_name
 from pooler.prepared import ABSENT, PREFIX, ServerStatements, Statement, Step, Unnamed, closing, parsed
 from pooler.renaming import rename
 from pooler.rewriting import Rewritten, Session, duplicate, rewrite
-from pooler.sql import Kind, Pin, acts
+from pooler.sql import Kind, Pin
 from pooler.states import (
     BIND,
     BOUND,
@@ -63,9 +63,6 @@ class Translation:
     names: dict[bytes, Statement] = attrs.field(factory=dict)
     unnamed: Unnamed | None = None  # to which nothing was bound when its batch ended: it may be used in another
     place: bytes = b""  # what else the meaning of a statement hangs on
-    channels: set[bytes] = attrs.field(factory=set)  # that can be shared
-    shares: bool = False  # LISTEN, outside of transactions
-    wants: bytes = b""  # a channel that must be opened before `take` goes on, unless it no longer `shares`
     waits: bool = False  # `take` stopped until the server has answered everything
     answers: Answers = attrs.field(init=False)
     _out: Outstanding = attrs.field(factory=Outstanding)
@@ -123,8 +120,8 @@ class Translation:
         return bool(answers.fifo or answers.skipping or self._current or self._portals or self._open)
 
     def take(self, data: bytes, left: int) -> tuple[bytes, bytes]:
-        """What to send, and what is to be given again with more (or when what it `wants` is there). The first `left`
-        bytes belong to a message that has been sent in part. Raises PeerError."""
+        """What to send, and what is to be given again with more. The first `left` bytes belong to a message that has
+        been sent in part. Raises PeerError."""
         self.waits = False
         at, size = min(left, len(data)), len(data)
         pieces = [data[:at]]
@@ -177,8 +174,6 @@ class Translation:
             return None
         sql, _, types = rest.partition(b"\0")
         rewritten = self._rewrite(sql)
-        if rewritten is None:
-            return None
         self._open = True
         expect = self.answers.expect
         if not name:
@@ -290,10 +285,8 @@ class Translation:
         self.answers.expect(Expected(SYNC_KIND))
         return data[at:end]
 
-    def _query(self, data: bytes, at: int, end: int) -> bytes | None:
+    def _query(self, data: bytes, at: int, end: int) -> bytes:
         rewritten = self._rewrite(data[at + HEAD_SIZE : end - 1])
-        if rewritten is None:
-            return None
         self._current = self.unnamed = None  # a Query ends it
         before = self._prepare(rewritten)
         if before:  # in a batch of its own: if it fails, the Query must not be skipped
@@ -307,15 +300,8 @@ class Translation:
         self.answers.expect(Expected(FUNCTION_CALL))
         return data[at:end]
 
-    def _rewrite(self, sql: bytes) -> Rewritten | None:
-        """None if a channel must be opened before."""
-        listens = self._certain and self.shares
-        if listens:
-            for act in acts(sql):
-                if act.kind is Kind.LISTEN and act.name not in self.channels:
-                    self.wants = act.name
-                    return None
-        rewritten = rewrite(sql, Session(self.names, self.place, listens, self.refuses))
+    def _rewrite(self, sql: bytes) -> Rewritten:
+        rewritten = rewrite(sql, Session(self.names, self.place, self.refuses))
         if rewritten.control:
             self._certain = False
         return rewritten

@@ -220,6 +220,8 @@ class FakePostgres:
         if word in ("SET", "RESET"):
             if word == "SET":
                 backend.settings[words[0]] = words[2]
+            elif words[0] == "ALL":
+                backend.settings.clear()
             else:
                 backend.settings.pop(words[0], None)
             return message(b"C", word.encode() + b"\0")

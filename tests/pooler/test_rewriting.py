@@ -9,8 +9,8 @@ from pooler.sql import EVERY_PIN, Kind, Pin
 A = parsed(b"SELECT 1", b"\0\0", b"")
 
 
-def session(listens: bool = False, refuses: Pin = Pin.NONE) -> Session:
-    return Session({b"a": A}, b"", listens, refuses)
+def session(refuses: Pin = Pin.NONE) -> Session:
+    return Session({b"a": A}, b"", refuses)
 
 
 def test_ordinary_statements_stay_as_they_are() -> None:
@@ -39,8 +39,7 @@ def test_what_is_taken_or_refused_fails_where_it_stands() -> None:
         assert code in found.steps[1].error
 
 
-def test_a_shared_listen_is_not_for_the_server() -> None:
-    assert rewrite(b"LISTEN c", session(listens=True)).sql == NOTHING
+def test_a_listen_pins_its_client() -> None:
     (step,) = rewrite(b"LISTEN c", session()).steps
     assert step.act is not None
     assert (step.act.kind, step.act.makes) == (Kind.LISTEN, Pin.LISTEN)
