@@ -13,7 +13,6 @@ import pytest
 from supervisor.cli.demo.postgres import Cluster
 from tests.system.support.poll import until
 from tests.system.support.pooler import (
-    BOUND,
     Connection,
     MakePooler,
     Port,
@@ -100,7 +99,7 @@ def test_a_connection_idle_in_one_worker_serves_a_client_of_the_other(pooler: Ma
     one, other = running.connect_each_worker()
     backends = [c.execute("SELECT pg_backend_pid()").fetchone() for _ in range(10) for c in (one, other)]
     assert len(set(backends)) == 1
-    assert until(lambda: running.daemon.metric("portway_leasepool_handed_over_total"), BOUND)
+    assert until(lambda: running.daemon.metric("portway_leasepool_handed_over_total"))
 
 
 def test_first_come_first_served_over_the_workers(pooler: MakePooler) -> None:
@@ -119,7 +118,7 @@ def test_first_come_first_served_over_the_workers(pooler: MakePooler) -> None:
 
         threads.append(threading.Thread(target=ask))
         threads[-1].start()
-        assert until(lambda expected=number + 1: waiting(running) == expected, BOUND)
+        assert until(lambda expected=number + 1: waiting(running) == expected)
     holder.execute("COMMIT")
     for thread in threads:
         thread.join()

@@ -81,7 +81,7 @@ def test_clients_and_holders_of_all_workers_are_shown(running: Pooler) -> None:
     console = Console(running, "legacy")
     shown = {row["id"] for row in console.rows("SHOW CLIENTS")}
     assert {client.info.backend_pid for client in clients} <= shown
-    assert until(lambda: len(console.rows("SHOW HOLDERS")) == 2, BOUND)
+    assert until(lambda: len(console.rows("SHOW HOLDERS")) == 2)
     holders = {row["client_id"]: row for row in console.rows("SHOW HOLDERS")}
     for number, client in enumerate(clients):
         holder = holders[client.info.backend_pid]
@@ -100,7 +100,7 @@ def test_pause_over_all_workers(running: Pooler) -> None:
     console = Console(running)
     pausing = threading.Thread(target=console.connection.execute, args=["PAUSE app"])
     pausing.start()
-    assert until(lambda: running.servers() == 1, BOUND)
+    assert until(lambda: running.servers() == 1)
     clients[1].execute("COMMIT")
     pausing.join(BOUND)
     assert running.servers() == 0
@@ -111,7 +111,7 @@ def test_pause_over_all_workers(running: Pooler) -> None:
     ]
     for thread in threads:
         thread.start()
-    assert until(lambda: sum(pool["cl_waiting"] for pool in console.rows("SHOW POOLS")) == 2, BOUND)
+    assert until(lambda: sum(pool["cl_waiting"] for pool in console.rows("SHOW POOLS")) == 2)
     console.connection.execute("RESUME app")
     for thread in threads:
         thread.join(BOUND)

@@ -40,7 +40,7 @@ def test_a_client_that_vanishes_takes_its_transaction_with_it(pooler: MakePooler
             victim = running.connect()
             victim.pgconn.send_query(ending.encode())
             if "sleep" in ending:
-                assert until(lambda: sleeping(postgres), BOUND)
+                assert until(lambda: sleeping(postgres))
             else:
                 victim.pgconn.get_result()
             vanish(victim)
@@ -59,7 +59,7 @@ def test_a_server_that_dies_is_told_and_replaced(pooler: MakePooler, postgres: C
     other = running.connect()
     assert other.execute("SELECT 1").fetchone() == (1,)
     postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
-    assert until(lambda: running.servers() == 0, BOUND)
+    assert until(lambda: running.servers() == 0)
     assert other.execute("SELECT 2").fetchone() == (2,)  # it was idle, so nobody notices
 
 
@@ -93,10 +93,10 @@ def test_a_killed_worker_costs_its_clients_only(pooler: MakePooler, postgres: Cl
     victims = [one, other]
     for connection in victims:
         connection.pgconn.send_query(b"SELECT pg_sleep(60)")
-    assert until(lambda: running.servers() == 2, BOUND)
+    assert until(lambda: running.servers() == 2)
     before = running.daemon.pids("pooler")
     os.kill(before[0], 9)
-    assert until(lambda: len(set(running.daemon.pids("pooler")) - {before[0]}) == 2, BOUND)
+    assert until(lambda: len(set(running.daemon.pids("pooler")) - {before[0]}) == 2)
     # The dead worker's query is cancelled, and its place is free again: two new clients can work.
     for connection in victims:
         vanish(connection)
@@ -139,7 +139,7 @@ def test_a_drain_ends_sessions_between_transactions(pooler: MakePooler) -> None:
 
     busy.execute("BEGIN")
     running.daemon.send(15)
-    assert until(lambda: not usable(idle), BOUND)
+    assert until(lambda: not usable(idle))
     assert busy.execute("SELECT 1").fetchone() == (1,)
     busy.execute("COMMIT")
     assert not usable(busy)

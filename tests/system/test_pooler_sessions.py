@@ -13,7 +13,7 @@ from supervisor.cli.demo.ports import free_tcp_port
 from supervisor.cli.demo.postgres import Cluster
 from tests.system.support.daemon import Daemon
 from tests.system.support.poll import until
-from tests.system.support.pooler import BOUND, Connection, Pooler, shown, vanish
+from tests.system.support.pooler import Connection, Pooler, shown, vanish
 
 DATABASES = """pool_size = 2
 [pooler.databases.refusing]
@@ -140,13 +140,13 @@ def test_what_cannot_leave_its_server_pins_its_client(running: Pooler) -> None:
     ):
         client.execute(makes)
         assert len({backend(client) for _ in range(3)}) == 1
-        assert until(lambda why=reason: f"pinned: {why}" in str(console.execute("SHOW HOLDERS").fetchall()), BOUND)
+        assert until(lambda why=reason: f"pinned: {why}" in str(console.execute("SHOW HOLDERS").fetchall()))
         assert not value(other, "SELECT pg_try_advisory_xact_lock(42)") or reason != "advisory lock"
         client.execute(lifts)
-        assert until(lambda: not console.execute("SHOW HOLDERS").fetchall(), BOUND)
+        assert until(lambda: not console.execute("SHOW HOLDERS").fetchall())
     with client.transaction(force_rollback=True):
         client.execute("CREATE TEMP TABLE gone (n int)")
-    assert until(lambda: not console.execute("SHOW HOLDERS").fetchall(), BOUND)
+    assert until(lambda: not console.execute("SHOW HOLDERS").fetchall())
     client.execute("SELECT pg_advisory_lock(43)")
     vanish(client)
     other.execute("SELECT pg_advisory_lock(43)")

@@ -16,7 +16,7 @@ from supervisor.cli.demo.credentials import Certificate, write_certificate
 from supervisor.cli.demo.postgres import Cluster
 from tests.system.support.daemon import Daemon
 from tests.system.support.poll import until
-from tests.system.support.pooler import BOUND, Pooler, check_cancel, poolers
+from tests.system.support.pooler import Pooler, check_cancel, poolers
 
 RULES = """
 hostssl   sessions  app   127.0.0.1/32  cert
@@ -48,7 +48,7 @@ def secure_postgres(postgres: Cluster, certificate: Certificate) -> Iterator[Clu
             os.chown(path, postgres.owner.uid, postgres.owner.gid)
     postgres.execute("ALTER SYSTEM SET ssl = on")
     postgres.execute("SELECT pg_reload_conf()")
-    assert until(lambda: postgres.execute("SHOW ssl") == [("on",)], BOUND)
+    assert until(lambda: postgres.execute("SHOW ssl") == [("on",)])
     yield postgres
     postgres.execute("ALTER SYSTEM SET ssl = off")
     postgres.execute("SELECT pg_reload_conf()")
@@ -121,7 +121,7 @@ def test_a_server_that_can_not_prove_its_name_gets_no_password(
     try:
         running.daemon.rewrite(before.replace(wanted, f'tls = {{ ca = "{stranger.authority}" }}'))
         assert running.daemon.command("reload").status == 0
-        assert until(lambda: not any(secure for secure, _ in encrypted(running)), BOUND)
+        assert until(lambda: not any(secure for secure, _ in encrypted(running)))
         with pytest.raises(psycopg.OperationalError, match=r"TLS with pg/127\.0\.0\.1"):
             running.connect(sslmode="disable").execute("SELECT 1")
     finally:
@@ -154,7 +154,7 @@ def test_users_by_query(running: Pooler, client: Certificate) -> None:
             with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
                 running.connect(user=user, password=password)
         cluster.execute("ALTER ROLE unlisted PASSWORD 'other'")
-        assert until(lambda: entered(running, "other"), BOUND)
+        assert until(lambda: entered(running, "other"))
     finally:
         running.daemon.rewrite(before)
         assert running.daemon.command("reload").status == 0

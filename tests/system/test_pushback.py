@@ -64,9 +64,9 @@ def test_a_route_sheds_while_its_database_is_saturated(pooler: tuple[MakePooler,
     answers: list[Any] = []
     waiting = threading.Thread(target=lambda: answers.append(waiter.execute("SELECT 2").fetchone()))
     waiting.start()
-    assert until(lambda: get(port, "/") == (503, "1"), BOUND)
+    assert until(lambda: get(port, "/") == (503, "1"))
     assert get(port, "/other") == (200, None)
     holder.execute("COMMIT")
     waiting.join(BOUND)
     assert answers == [(2,)]
-    assert until(lambda: get(port, "/") == (200, None), BOUND)
+    assert until(lambda: get(port, "/") == (200, None))

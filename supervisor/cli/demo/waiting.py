@@ -18,7 +18,7 @@ class Late(AssertionError):
     """The condition did not come true in time: an AssertionError, so that a test that waited in vain has failed."""
 
 
-def until(condition: Callable[[], Value], what: str, seconds: float = 15.0) -> Value:
+def until(condition: Callable[[], Value], what: str = "a condition", seconds: float = 15.0) -> Value:
     """Return the first true value of `condition`; raise Late after `seconds`. An OSError of it means: not yet."""
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE
