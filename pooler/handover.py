@@ -46,7 +46,7 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
         return True
     if server.outstanding.doubtful:
         server.statements.doubt()
-    if server.conn.readable or not pool.leases.move(server.lease, column):
+    if server.conn.readable:
         return False
     message = Give(
         pool=pool.name,
@@ -61,8 +61,14 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
         stale=[name.decode() for name, fresh in server.statements.names.items() if not fresh],
         expires_in=server.expires - pool.lane.now,
     )
-    if not worker.mailbox.send(column, message, (server.conn.sock.fileno(),)):
-        pool.leases.move(server.lease, worker.column)
+
+    # At the last moment: whoever died between the two would leave the other worker a lease without its connection.
+    def move() -> bool:
+        return pool.leases.move(server.lease, column)
+
+    if not worker.mailbox.send(column, message, (server.conn.sock.fileno(),), move):
+        if not pool.leases.holds(server.lease, worker.column):
+            pool.leases.move(server.lease, worker.column)
         return False
     server.count(pool.cells, pool.base)
     server.conn.release().close()  # off this lane; the descriptor on its way keeps the connection open

@@ -104,14 +104,19 @@ class Mailbox:
         """The receiving end, to be polled."""
         return self._receiver
 
-    def send(self, column: int, message: object, fds: Sequence[int] = ()) -> bool:
-        """Send to who lives in `column`; False when nobody does or its mailbox is full. The sender keeps its fds."""
+    def send(
+        self, column: int, message: object, fds: Sequence[int] = (), before: Callable[[], bool] | None = None
+    ) -> bool:
+        """Send to who lives in `column`; False when nobody does or its mailbox is full. The sender keeps its fds.
+        `before` is called at the last moment, when all but the sending is done; nothing is sent if it says False."""
         incarnation = self._incarnation_of(column)
         if not incarnation:
             self.dropped += 1
             return False
         buffers = (_STAMP.pack(incarnation), encode(message))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else ()
+        if before is not None and not before():
+            return False
         try:
             self._senders[column].sendmsg(buffers, ancillary)
         except OSError:

@@ -3,7 +3,7 @@ plays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,11 @@ class Mailbox:
     sent: list[tuple[int, Any, Sequence[int]]] = attrs.field(factory=list)
     full: bool = False
 
-    def send(self, column: int, message: Any, fds: Sequence[int] = ()) -> bool:
+    def send(
+        self, column: int, message: Any, fds: Sequence[int] = (), before: Callable[[], bool] | None = None
+    ) -> bool:
+        if before is not None and not before():
+            return False
         if not self.full:
             self.sent.append((column, message, fds))
         return not self.full

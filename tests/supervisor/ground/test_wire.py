@@ -53,6 +53,16 @@ def test_a_message_arrives_with_its_types_and_the_senders_process_id(line: wire.
     assert receiver.receive() is None
 
 
+def test_the_last_word_before_a_message_leaves_is_the_senders(line: wire.Wire, living: dict[int, int]) -> None:
+    sender, receiver = mailbox(line, living, 2), mailbox(line, living, 3)
+    assert not sender.send(3, Note("kept"), before=lambda: False)
+    assert receiver.receive() is None
+    assert sender.send(3, Note("sent"), before=lambda: True)
+    letter = receiver.receive()
+    assert letter is not None
+    assert letter.message == Note("sent")
+
+
 def test_descriptors_arrive_as_the_receivers_own(line: wire.Wire, living: dict[int, int]) -> None:
     read, write = os.pipe()
     assert mailbox(line, living, 0).send(2, Note("pipe"), (write,))
