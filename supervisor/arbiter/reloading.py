@@ -289,6 +289,8 @@ class Reloading:
     def _commit(self) -> None:
         step = self._close_step()
         old, self.config = self.config, step.config
+        for name in newcomers(step.rows):  # before anybody commits: a worker looks at a server's start as it swaps
+            health.join(self.plane, self.plane.row(Kind.SERVER, name))
         self.plane.generation = step.generation
         self._swapping = step
         swapping = [child for child in self.crew.children.values() if not child.retiring]
@@ -297,8 +299,6 @@ class Reloading:
         self.listeners.keep(step.opened)
         self.listeners.close(step.removed)
         self.rows.changed(rows_of(old, self.tiers), rows_of(step.config, self.tiers), time.monotonic())
-        for name in newcomers(step.rows):
-            health.join(self.plane, self.plane.row(Kind.SERVER, name))
         self.committed(Committed(old, step.config, step.removed, step.admin))
         self._timer = self.loop.after(SWAP_PATIENCE, lambda: self._decide(self._state.overdue()))
         self._decide(self._state.commit((child.incarnation, child.title) for child in swapping))

@@ -80,9 +80,11 @@ class FakeCrew:
     paused: bool = False
     filled: int = 0
     told: list[tuple[str, object, tuple[int, ...]]] = attrs.Factory(list)
+    hears: Callable[[object], None] = lambda order: None
 
     def tell(self, child: Child, order: object, fds: tuple[int, ...] = ()) -> None:
         self.told.append((child.title, order, fds))
+        self.hears(order)
 
     def fill(self) -> None:
         self.filled += 1
@@ -183,6 +185,23 @@ def test_a_good_file_goes_its_whole_way(scene: Scene) -> None:
     (answer,) = scene.answers
     assert (answer["ok"], answer["changed"], answer["errors"]) == (True, ["pools.q", "web.listeners.a"], [])
     assert (answer["processes"], len(answer["acknowledged"])) == (2, 2)
+
+
+def test_who_commits_finds_the_newcomer_starting_slowly(scene: Scene) -> None:
+    """A worker looks once, as it swaps: a mark that comes later than its order would be seen with the next change."""
+    scene.file[0] = config(BASE.replace('"127.0.0.1:1"', '"127.0.0.1:1", "127.0.0.1:2"'))
+    seen: list[int] = []
+
+    def hears(order: object) -> None:
+        if isinstance(order, Commit):
+            row = scene.plane.row(Kind.SERVER, "p/127.0.0.1:2")
+            seen.append(scene.plane.cells[scene.plane.state(Kind.SERVER, row) + layout.ServerState.ADMIN_BACK])
+
+    scene.crew.hears = hears
+    scene.ask()
+    scene.everybody("prepared", Prepared(2))
+    assert len(seen) == 2
+    assert all(seen)
 
 
 def test_a_removed_listener_is_named_to_its_tier_and_closed(scene: Scene) -> None:
