@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -147,6 +148,12 @@ def pgbouncer(folder: Path, config: str, port: int) -> Proxy:
     command = program("pgbouncer", "pgbouncer")
     path.write_text(config)
     return _start("pgbouncer", [command, "-q", path], folder, port, None)
+
+
+def pgbouncer_version() -> tuple[int, ...]:
+    """As in (1, 18, 0)."""
+    said = subprocess.run([program("pgbouncer", "pgbouncer"), "--version"], check=True, capture_output=True, text=True)
+    return tuple(int(number) for number in said.stdout.split()[1].split("."))
 
 
 def portway(
