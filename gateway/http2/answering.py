@@ -119,6 +119,9 @@ class Answering(Receiving):
             self.output.frames.append(frames.goaway(MAX_ID, NO_ERROR))
             self.output.frames.append(frames.frame(frames.PING, 0, 0, DRAIN_PING))
 
+    def settled(self, values: dict[int, int]) -> None:
+        """Nothing beyond the windows: we open no streams, and our blocks need no table of the client's."""
+
     def answered_ping(self, payload: bytes) -> None:
         if payload == DRAIN_PING and self.draining:
             self.leave(NO_ERROR)  # whatever the client opened before it read of the drain has come

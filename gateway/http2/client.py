@@ -159,6 +159,15 @@ class Http2Client(Receiving):
 
     # -- what concerns all streams
 
+    def came_late(self, stream_id: int, size: int, end: bool) -> None:
+        """Nothing: the server was told of every stream that we gave up."""
+
+    def was_reset(self, stream: Stream) -> None:
+        """Nothing: resets cost the server the requests that it was to answer, so they are no flood."""
+
+    def answered_ping(self, payload: bytes) -> None:
+        """Nothing: we send none."""
+
     def settled(self, values: dict[int, int]) -> None:
         self.max_streams = min(values.get(MAX_CONCURRENT_STREAMS, self.max_streams), MAX_STREAMS)
 

@@ -6,6 +6,7 @@ in receiving.py and control.py.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from gateway.http2 import frames
@@ -19,8 +20,8 @@ from gateway.http2.streams import CLOSED, NEXT, RECEIVING, RESET, SENDING, Strea
 MAX_RESET_IDS: Final = 1_000  # streams reset by us whose last frames may still be on their way
 
 
-class Endpoint:
-    """The streams of one connection and what is sent on them."""
+class Endpoint(ABC):
+    """The streams of one connection and what is sent on them. What each end makes of the peer's frames is abstract."""
 
     __slots__ = (
         "accepts", "failed", "floods", "last_id", "news", "now", "output", "recv_window", "reset_ids", "streams",
@@ -78,8 +79,9 @@ class Endpoint:
             self.output.frames.append(frames.headers(stream.id, stream.trailer_block, True))
         self._sent_end(stream)
 
+    @abstractmethod
     def _sent_end(self, stream: Stream) -> None:
-        raise NotImplementedError
+        """END_STREAM of ours is in what is to be sent: the stream's next state, and who forgets it."""
 
     def data_to_send(self, now: float) -> bytes:
         """What is to be written now. Bodies that wait for room take their turns here, so call it when the last of it
@@ -175,18 +177,22 @@ class Endpoint:
 
     # -- what frames without a stream of their own mean to this end
 
+    @abstractmethod
     def came_late(self, stream_id: int, size: int, end: bool) -> None:
         """So many bytes of a body came, or its end, on a stream that we have ended."""
 
+    @abstractmethod
     def was_reset(self, stream: Stream) -> None:
         """The peer has reset it."""
 
+    @abstractmethod
     def settled(self, values: dict[int, int]) -> None:
         """The peer's SETTINGS came."""
 
+    @abstractmethod
     def answered_ping(self, payload: bytes) -> None:
         """A PING of ours came back."""
 
+    @abstractmethod
     def peer_leaves(self, last: int, number: int) -> None:
         """GOAWAY: nothing above `last` will be looked at."""
-        raise NotImplementedError

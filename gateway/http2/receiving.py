@@ -7,6 +7,7 @@ a body is held until somebody reads it, which is what gives the peer its window 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Final
 
 from gateway.http2 import frames
@@ -131,9 +132,9 @@ class Receiving(Endpoint):
     def _decode(self, block: bytes) -> list[Entry]:
         return self._decoder.decode(block)
 
+    @abstractmethod
     def _headers(self, stream_id: int, flags: int, block: bytes) -> None:
         """A whole header block came."""
-        raise NotImplementedError
 
     def _trailers(self, stream: Stream, flags: int, block: bytes) -> None:
         entries = self._decode(block)
