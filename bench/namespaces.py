@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -59,9 +59,9 @@ class Namespace:
         """What goes in front of a command that is to run inside."""
         return ("ip", "netns", "exec", self.name)
 
-    def run(self, *command: str | Path, check: bool = True, **more: object) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *command: str | Path, check: bool = True, **more: Any) -> subprocess.CompletedProcess[bytes]:
         """Run a command inside."""
-        return subprocess.run([*self.prefix, *command], capture_output=True, check=check, **more)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run([*self.prefix, *command], capture_output=True, check=check, **more)
 
     def call(self, function: Callable[[], T]) -> T:
         """Call a function inside: in a thread of its own, since that is what has a network. Sockets made there stay

@@ -4,12 +4,13 @@ CPU for 32 clients by each protocol, the time that a transaction takes of the wh
 worker costs.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.loads import Load, pgbench
 from bench.proxies import Proxy, pgbouncer, pgbouncer_version, portway
 from bench.stage import Stage
-from bench.workload import Figure, Workload, per_operation
+from bench.workload import Figure, Starter, Workload, per_operation
 from supervisor.cli.demo.ports import free_tcp_port
 
 SERVERS = 8
@@ -72,7 +73,7 @@ def elapsed(stage: Stage, proxy: Proxy, seconds: float) -> Figure:
     return Figure(done.seconds * 1e6 / done.operations, done.operations / done.seconds)
 
 
-POOLERS = {"pgbouncer": pgbouncer_pool, "portway": portway_pool}
+POOLERS: Mapping[str, Starter] = {"pgbouncer": pgbouncer_pool, "portway": portway_pool}
 BY_PROTOCOL = {"simple": (simple_load, 1.2), "extended": (extended_load, 1.3)}
 
 WORKLOADS = [

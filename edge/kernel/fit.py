@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from supervisor.ground.config import Bind, PoolTable, ServerTable
+from supervisor.ground.config import Bind, PoolTable, ServerTable, shapes
 
 BALANCES = ("round_robin", "source_hash", "maglev")
 # Of a listener's keys, those that mean the same in both datapaths, and those of this one.
@@ -20,7 +20,7 @@ Reason = tuple[str, str]  # a key of the listener, and why
 def misfits(listener: Any, pools: Mapping[str, PoolTable]) -> Iterator[Reason]:
     """Every reason why the kernel can't serve this listener (an `edge.config.ListenerTable`); none: it can."""
     for field in attrs.fields(type(listener)):
-        if field.name not in _SERVED and getattr(listener, field.name) != default_of(field):
+        if field.name not in _SERVED and getattr(listener, field.name) != shapes.default_of(field):
             yield field.name, "the kernel looks at no byte and keeps its own time"
     pool = pools.get(listener.pool) if listener.pool is not None else None
     if pool is None:
@@ -34,12 +34,6 @@ def misfits(listener: Any, pools: Mapping[str, PoolTable]) -> Iterator[Reason]:
     for server in pool.servers:
         if reason := _misfit(listener.bind, server):
             yield "pool", f"server {server.address}: {reason}"
-
-
-def default_of(field: attrs.Attribute[Any]) -> Any:
-    """The value of a key that is not written; NOTHING for one that must be."""
-    default: Any = field.default
-    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
 
 
 def _misfit(bind: Bind, server: ServerTable) -> str:
