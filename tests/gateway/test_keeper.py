@@ -1,4 +1,7 @@
-"""Fetching key sets: whole ones of a bounded size, in time, and what is known is never lost."""
+"""Fetching key sets: whole ones of a bounded size, in time, and what is known is never lost.
+
+The keeper's time is a clock that jumps to whatever is due next: nothing here waits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The service without a kernel: what it asks of nft, and what it does when that fails."""
+"""The service without a kernel: what it asks of nft, and what it does when that fails.
+
+Its time is a clock that jumps to whatever is due next: nothing here waits, and nothing depends on the machine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import trio.testing
 
 from edge.config import EdgeTable
 from edge.kernel import conntrack, service
-from edge.kernel.service import RETRY, Datapath, Unavailable, table_name, wanted
+from edge.kernel.service import COUNT, LOOK, RETRY, Datapath, Unavailable, table_name, wanted
 from supervisor.arbiter.rows import rows_of
 from supervisor.cli.tiers import TIERS
 from supervisor.ground import health
@@ -162,17 +165,17 @@ def test_a_drain_moves_new_flows_only_and_maintenance_deletes_the_old(worker: Fa
         assert kernel.servers() == {9001, 9002}
         assert (by_kernel(worker, "web"), by_kernel(worker, "timed")) == (1, 0)
         set_admin(worker, Admin.DRAINING)
-        await trio.sleep(0.25)
+        await trio.sleep(2.5 * LOOK)
         assert kernel.servers() == {9001}
         assert kernel.deleted == []
         set_admin(worker, Admin.MAINTENANCE)
-        await trio.sleep(0.25)
+        await trio.sleep(2.5 * LOOK)
         assert kernel.deleted == [{(6, 80, "127.0.0.1", 9002)}]
         set_admin(worker, Admin.NORMAL)
-        await trio.sleep(0.25)
+        await trio.sleep(2.5 * LOOK)
         assert kernel.servers() == {9001, 9002}
         before = len(kernel.told)
-        await trio.sleep(3)
+        await trio.sleep(30 * LOOK)
         assert len(kernel.told) == before  # nothing has changed
 
     drive(worker, script)
@@ -185,11 +188,11 @@ def test_what_it_counts_is_in_its_column(worker: FakeWorker, kernel: Kernel) -> 
 
     async def script() -> None:
         kernel.counters = {f"{name}_new": (2, 120), f"{name}_in": (10, 1000), f"{name}_out": (8, 5000)}
-        await trio.sleep(1.2)
+        await trio.sleep(1.2 * COUNT)
         kernel.counters = {f"{name}_new": (3, 180), f"{name}_in": (20, 3000), f"{name}_out": (9, 5100)}
-        await trio.sleep(1.2)
+        await trio.sleep(1.2 * COUNT)
         kernel.counters = {f"{name}_new": (1, 60), f"{name}_in": (1, 10), f"{name}_out": (0, 0)}  # made anew
-        await trio.sleep(1.2)
+        await trio.sleep(1.2 * COUNT)
 
     drive(worker, script)
     totals = worker.plane.row_totals(Kind.LISTENER, row)
@@ -205,7 +208,7 @@ def test_a_failure_is_told_once_and_tried_again(worker: FakeWorker, kernel: Kern
         await trio.sleep(3 * RETRY)
         assert by_kernel(worker, "web") == 0
         kernel.failure = ""
-        await trio.sleep(RETRY + 1)
+        await trio.sleep(1.2 * RETRY)
         assert by_kernel(worker, "web") == 1
 
     drive(worker, script)
@@ -241,7 +244,7 @@ def test_without_a_listener_for_it_the_kernel_is_cleared_and_its_absence_no_erro
     worker.config = load(TEXT.replace('"kernel"\npersist = true', '"proxy"'))
 
     async def script() -> None:
-        await trio.sleep(1)
+        await trio.sleep(10 * LOOK)
         assert [[*command] for command in kernel.told[-1]] == [["add"], ["delete"]]
 
     drive(worker, script)
