@@ -3,12 +3,14 @@
 The bytes are HTTP, because wrk and nginx are the cheapest ends to be had; the proxies don't look into them.
 """
 
+import socket
 from pathlib import Path
 
 from bench.loads import Load, head, udp, wrk
 from bench.proxies import Proxy, haproxy, nginx, portway
 from bench.stage import Stage
 from bench.workload import Workload, per_gigabyte, per_operation
+from supervisor.arbiter.holder import held
 from supervisor.cli.demo.ports import free_tcp_port, free_udp_port
 from supervisor.cli.demo.waiting import until
 
@@ -26,16 +28,11 @@ def portway_tcp(stage: Stage, folder: Path) -> Proxy:
     return portway(folder, config, port)
 
 
-def listens_udp(port: int) -> bool:
-    """Whether some socket is bound to that UDP port."""
-    return f":{port:04X} " in Path("/proc/net/udp").read_text()
-
-
 def nginx_udp(stage: Stage, folder: Path) -> Proxy:
     port = free_udp_port()
     server = f"listen 127.0.0.1:{port} udp; proxy_pass 127.0.0.1:{stage.echo}; proxy_timeout 60s;"
     config = f"stream {{ server {{ {server} }} }}"
-    return nginx(folder, config, port, stream=True, ready=lambda: listens_udp(port))
+    return nginx(folder, config, port, stream=True, ready=lambda: held(port, socket.SOCK_DGRAM))
 
 
 def portway_udp(stage: Stage, folder: Path) -> Proxy:
@@ -43,7 +40,7 @@ def portway_udp(stage: Stage, folder: Path) -> Proxy:
     config = f'[pools.backend]\nbalance = "source_hash"\nservers = ["127.0.0.1:{stage.echo}"]\n\n'
     config += f'[edge.listeners.udp]\nbind = "127.0.0.1:{port}"\nprotocol = "udp"\npool = "backend"\n'
     proxy = portway(folder, config, port, udp=True)
-    until(lambda: listens_udp(port), "Portway's UDP listener")
+    until(lambda: held(port, socket.SOCK_DGRAM), "Portway's UDP listener")
     return proxy
 
 

@@ -5,6 +5,7 @@ Everything is made when it is first asked for, so that a run of one workload sta
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from types import TracebackType
 from bench import proxies
 from bench.namespaces import Network, missing, network
 from bench.proxies import Proxy, nginx, nginx_http
+from supervisor.arbiter.holder import held
 from supervisor.cli.demo.credentials import Certificate, Issuer, write_certificate
 from supervisor.cli.demo.ports import free_tcp_port, free_udp_port
 from supervisor.cli.demo.postgres import Cluster, Installation, Unavailable, find
@@ -92,7 +94,7 @@ class Stage:
         port = free_udp_port()
         child = Child.start("echo", [sys.executable, Path(__file__).parent / "datagrams.py", "echo", str(port)])
         self.stack.callback(child.stop)
-        until(lambda: f":{port:04X} " in Path("/proc/net/udp").read_text(), "the UDP echo")
+        until(lambda: held(port, socket.SOCK_DGRAM), "the UDP echo")
         return port
 
     @cached_property

@@ -39,6 +39,11 @@ def holder(port: int, kind: socket.SocketKind, proc: Path = Path("/proc")) -> Ho
     return None
 
 
+def held(port: int, kind: socket.SocketKind, proc: Path = Path("/proc")) -> bool:
+    """Whether anybody listens on `port`, asked of the kernel: a connection would be work for whoever does."""
+    return any(_inodes(port, kind, proc))
+
+
 def _inodes(port: int, kind: socket.SocketKind, proc: Path) -> Iterator[str]:
     protocol, state = ("tcp", _LISTEN) if kind is socket.SOCK_STREAM else ("udp", _UNCONNECTED)
     for table in (proc / "net" / protocol, proc / "net" / f"{protocol}6"):

@@ -5,22 +5,23 @@ A test that needs a program which this machine lacks is skipped, and says which.
 
 import os
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from supervisor.arbiter.holder import held
 from supervisor.cli.demo.processes import Child
-from tests.system.support.clients import connect
 from tests.system.support.poll import until
 from tests.system.support.programs import needed
 
 NGINX_MODULES = Path("/usr/lib/nginx/modules")  # Debian's
 
 
-def said(*command: str, given: bytes = b"", timeout: float = 20.0) -> str:
+def said(*command: str, given: bytes = b"", timeout: float = 60.0) -> str:
     """What a client said, on whichever of its outputs; it must end by itself."""
     done = subprocess.run(
         command, input=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False
@@ -28,23 +29,13 @@ def said(*command: str, given: bytes = b"", timeout: float = 20.0) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def listens(port: int) -> Callable[[], bool]:
-    """Whether somebody accepts connections there; OSError means not yet."""
-
-    def look() -> bool:
-        connect(f"127.0.0.1:{port}").close()
-        return True
-
-    return look
-
-
 @contextmanager
 def server(port: int, *command: str | Path) -> Iterator[None]:
-    """A server that needs no more than its command line, listening."""
+    """A server that needs no more than its command line, listening. Nobody connects to see it: some take one client."""
     name = str(command[0])
     child = Child.start(name, command, output=subprocess.DEVNULL, errors=subprocess.DEVNULL)
     try:
-        until(listens(port), f"{name} to listen")
+        until(lambda: held(port, socket.SOCK_STREAM), f"{name} to listen")
         yield
     finally:
         child.process.kill()  # nothing of it is to be kept
