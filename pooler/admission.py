@@ -10,6 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from pooler import standing, startup
+from pooler.acquaintance import acquaint
 from pooler.authentication import OK, Authentication, Channel, Method, request
 from pooler.binding import common_name, end_point
 from pooler.console import session as console
@@ -193,16 +194,12 @@ def peer_name(conn: Any) -> str | None:
 
 
 async def _greet(runtime: PoolerRuntime, client: Client, pool: ServerPool, wanted: Startup, before: bytes) -> None:
-    """Parameters, cancel key, ready. The first client of a pool in this worker waits for a server to tell the
-    parameters."""
+    """Parameters, cancel key, ready. The first client of a pool waits for a server to tell the parameters."""
     if pool.reported is None:
         await client.conn.send(before)  # whoever waits long is told so, which libpq takes only behind this
         before = b""
-        server = await pool.wait(client)
-        client.server = None
-        pool.release(server)
-    reported = pool.reported
-    assert reported is not None
+    while (reported := pool.reported) is None:
+        await acquaint(pool, client)
     settings = startup.admit(wanted.settings, reported, runtime.ignored)
     client.base = intern(settings)
     client.settings = changed(settable(reported), settings)

@@ -43,6 +43,28 @@ class Give:
     expires_in: float  # seconds
 
 
+@message("pooler.introduce")
+@attrs.frozen
+class Introduce:
+    """A client of mine waits to be greeted for this pool: what have servers told you of themselves?"""
+
+    pool: str
+    group: str  # the servers that it leads to by my configuration, and the database there
+    database: str
+    column: int
+
+
+@message("pooler.introduced")
+@attrs.frozen
+class Introduced:
+    """The answer of one who knows."""
+
+    pool: str
+    group: str
+    database: str
+    reported: dict[str, str]  # at login
+
+
 @message("pooler.cancel")
 @attrs.frozen
 class Cancel:

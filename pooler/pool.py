@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pooler import handover, opening, recovery, standing
+from pooler import acquaintance, handover, opening, recovery, standing
 from pooler.errors import CANNOT_CONNECT_NOW, PeerError, ServerError, notice
 from pooler.server import ServerConnection
 from supervisor.ground.lane import Overdue, park
@@ -72,6 +72,7 @@ class ServerPool:
     idle: list[ServerConnection] = attrs.field(factory=list)  # the last used last
     servers: set[ServerConnection] = attrs.field(factory=set)  # all that are logged in
     waiters: deque[Client] = attrs.field(factory=deque)
+    strangers: set[Client] = attrs.field(factory=set)  # of those, who waits to be greeted only
     clients: set[Client] = attrs.field(factory=set)
     reported: Values | None = None  # what a server said at login: every client's greeting
     leaving: bool = False  # the worker drains, or the database is gone: sessions end between transactions
@@ -316,7 +317,7 @@ class ServerPool:
             server.expires = 0.0
         server.good_until = 0.0 if self.leaving else server.expires
         server.conn.on_idle = functools.partial(self._stirred, server)
-        self.reported = server.greeting
+        acquaintance.learn(self, server.greeting)
         self.release(server)
 
     def _stirred(self, server: ServerConnection, conn: Conn) -> None:
@@ -361,6 +362,10 @@ class ServerPool:
         self._follow(settings)
         for server in self.servers:
             server.outstanding.watching = self.watching
+        for server in [one for one in self.idle if not one.good_until]:
+            self.idle.remove(server)
+            recovery.retire(self, server)
+        self.cells[self.base + LeasePool.IDLE] = len(self.idle)
 
     def abandon(self) -> None:
         """Sessions are to end between their transactions; idle connections are of no more use here."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pooler import handover, limits, orphans
+from pooler import acquaintance, handover, limits, orphans
 from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
@@ -25,7 +25,7 @@ from pooler.hba import Rules
 from pooler.keys import Keys
 from pooler.listener import Listener, certificates
 from pooler.lookup import Lookup
-from pooler.orders import Ask, Cancel, Canceled, Give, Kill, Spare, Told, Want
+from pooler.orders import Ask, Cancel, Canceled, Give, Introduce, Introduced, Kill, Spare, Told, Want
 from pooler.petitions import Petitions
 from pooler.pool import Pressure, ServerPool
 from pooler.settings import PoolSettings, pool_settings
@@ -246,6 +246,14 @@ class PoolerRuntime:
             case Give():
                 pool = self.pools.get(message.pool)
                 handover.receive(pool, self.leases, self.worker.column, message, descriptors)
+            case Introduce():
+                close_all(descriptors)
+                if message.pool in self.pools:
+                    acquaintance.asked(self.pools[message.pool], message)
+            case Introduced():
+                close_all(descriptors)
+                if message.pool in self.pools:
+                    acquaintance.told(self.pools[message.pool], message)
             case Cancel():
                 close_all(descriptors)
                 self.cancels.ordered(message)

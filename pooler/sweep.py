@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler import limits, opening, recovery, roles, saturation, standing
+from pooler import acquaintance, limits, opening, recovery, roles, saturation, standing
 from pooler.errors import IDLE_IN_TRANSACTION, QUERY_CANCELED, PeerError
 from pooler.states import IDLE
 from supervisor.plane.layout import LeasePool
@@ -31,6 +31,8 @@ def sweep(pool: ServerPool) -> None:
         _close_idle(pool)
     if pool.waiters:
         pool.demand()
+        if pool.strangers:
+            acquaintance.ask(pool)
     elif pool.settings.min_size or (pool.origin is not None and pool.failure is not None):
         opening.keep_open(pool)
     if pool.pressure is not None:

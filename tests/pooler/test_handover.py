@@ -59,6 +59,7 @@ def two(stage: Make) -> tuple[Stage, int, int]:
     playing.plane.set_state(other, ProcessState.READY)
     playing.client().ask("SELECT 1")
     playing.lane.advance(0.2)
+    playing.mailbox.sent.clear()
     (server,) = playing.pool.servers
     server.conn = Movable(server.conn)
     return playing, other, playing.plane.counters(Kind.LEASEPOOL, playing.pool.row, other) + LeasePool.OLDEST_TICKET
@@ -141,9 +142,9 @@ def test_the_sweep_gives_what_a_lost_want_asked_for(two: tuple[Stage, int, int])
 
 def test_one_ticket_gets_one_connection(stage: Make) -> None:
     playing = stage(database="pool_size = 2")
+    clients = [playing.client(), playing.client()]
     other = playing.plane.claim_column("pooler", 2)
     playing.plane.set_state(other, ProcessState.READY)
-    clients = [playing.client(), playing.client()]
     for client in clients:
         client.ask("BEGIN")
     for client in clients:

@@ -48,6 +48,9 @@ def test_another_database_behind_the_name_means_other_connections(stage: Make) -
     assert client.ask("COMMIT") == "CI"
     assert client.ask("SELECT 1") == "DCI"
     assert [backend.closed for backend in playing.postgres.backends] == [True, False]
+    reload(playing)  # while it is idle
+    assert client.ask("SELECT 2") == "DCI"
+    assert [len(backend.queries) for backend in playing.postgres.backends] == [2, 1, 1]
 
 
 def test_a_user_that_is_gone_ends_between_transactions(stage: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -68,7 +69,7 @@ def port(connection: Connection) -> Any:
 
 def test_reads_writes_and_a_failover(pair: tuple[Cluster, Cluster], running: Pooler) -> None:
     primary, replica = pair
-    reader, writer = running.connect(), running.connect()
+    reader, writer = running.connect_each_worker()
     assert until(lambda: port(reader) == replica.port)
     writer.execute("CREATE TABLE t (n int)")
     for number in range(30):  # whoever has written reads it, wherever that is
@@ -91,7 +92,8 @@ def test_reads_writes_and_a_failover(pair: tuple[Cluster, Cluster], running: Poo
     primary.child.process.send_signal(signal.SIGQUIT)
     assert until(lambda: broken(holder))
     waited: list[Any] = []
-    fresh = running.connect()
+    os.kill(running.daemon.pids("pooler")[0], signal.SIGKILL)  # its successor never sees this primary
+    fresh, *_ = running.connect_each_worker()
     waiting = threading.Thread(target=lambda: waited.append(fresh.execute("INSERT INTO t VALUES (200)").rowcount))
     waiting.start()
     assert not until_quietly(lambda: bool(waited), 1.0)
