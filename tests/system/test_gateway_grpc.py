@@ -1,4 +1,4 @@
-"""gRPC through the real gateway, with grpcio on both ends: the four kinds of calls, deadlines, cancellation, errors."""
+"""gRPC through the real edge and gateway, with grpcio on both ends: four kinds of calls, deadlines, cancellation."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from supervisor.cli.demo.credentials import write_certificate
 from supervisor.cli.demo.ports import free_tcp_port
 from tests.system.support.daemon import Daemon
+from tests.system.support.front import behind_edge, shows
 from tests.system.support.poll import until
 
 grpc: Any = pytest.importorskip("grpc", reason="grpcio is not installed")
@@ -32,12 +33,7 @@ protocol = "h2c"
 [pools.nobody]
 servers = ["127.0.0.1:1"]
 protocol = "h2c"
-[gateway.listeners.plain]
-bind = "{plain}"
-http2 = true
-[gateway.listeners.tls]
-bind = "{tls}"
-tls = {{ certificates = [{{ cert = "{cert}", key = "{key}" }}] }}
+{listeners}
 [gateway.limits.few]
 key = "route"
 rate = "1/h"
@@ -119,9 +115,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    plain, tls = (f"127.0.0.1:{free_tcp_port()}" for _ in range(2))
-    text = CONFIG.format(server=f"127.0.0.1:{port}", plain=plain, tls=tls, cert=shown.cert, key=shown.key)
-    daemon = Daemon.start(folder, text)
+    plain, tls, inner, inner_tls = (f"127.0.0.1:{free_tcp_port()}" for _ in range(4))
+    listeners = behind_edge("plain", plain, inner, "http2 = true")
+    listeners += behind_edge("tls", tls, inner_tls, shows(shown))
+    daemon = Daemon.start(folder, CONFIG.format(server=f"127.0.0.1:{port}", listeners=listeners))
     trusted = grpc.ssl_channel_credentials(shown.authority.read_bytes())
     channels = {
         "plain": grpc.insecure_channel(plain, options=sizes),
@@ -225,7 +222,7 @@ def test_many_calls_share_the_connection_to_the_server(site: Site) -> None:
     calls = [unary.future(b"%d" % number, timeout=20) for number in range(200)]
     assert [call.result() for call in calls] == [b"%d" % number for number in range(200)]
     assert site.daemon.metric("portway_server_connections_total", pool="echo") - before <= 3
-    until(lambda: not site.daemon.metric("portway_server_in_flight"), "all to be accounted for")
+    until(lambda: not site.daemon.metric("portway_server_in_flight", pool="echo"), "all to be accounted for")
 
 
 @pytest.mark.soak

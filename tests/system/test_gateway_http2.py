@@ -1,17 +1,13 @@
-"""HTTP/2 through the real gateway, with the clients that people use: curl, nghttp, h2load; h2 for what none of them
-does."""
+"""HTTP/2 at the real gateway, where it hurts: floods, malformed requests, streams that nobody reads, a drain. What the
+clients that people use get is for test_gateway_clients.py."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +21,14 @@ import pytest
 
 from gateway.http2 import frames as wire
 from gateway.http2.errors import ENHANCE_YOUR_CALM
-from supervisor.cli.demo.credentials import Certificate
+from supervisor.cli.demo.credentials import write_certificate
+from supervisor.cli.demo.ports import free_tcp_port
 from tests.gateway.http2.wire import GET, HELLO, POST, head, read_frames
 from tests.system.support.backends import Backend
 from tests.system.support.clients import connect, fetch, trusting
 from tests.system.support.daemon import Daemon
+from tests.system.support.front import shows
 from tests.system.support.poll import until
-from tests.system.support.programs import needed
 
 MB = 1 << 20
 
@@ -46,15 +43,6 @@ class Site:
     tls: str
     plain: str
 
-    def curl(self, *arguments: str, expected: int = 0) -> bytes:
-        needed("curl")
-        done = subprocess.run(
-            ["curl", "-sS", "--max-time", "30", "--cacert", str(self.authority), *arguments],
-            capture_output=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == expected, done.stderr
-        return done.stdout
-
     def backend_requests(self) -> int:
         """How many requests the server has seen, this one among them."""
         return int(fetch(self.backend.address, "/").json()["requests"])
@@ -64,48 +52,30 @@ CONFIG = """
 [supervisor]
 workers = 1
 drain_timeout = "5s"
-[log]
-access = "{access}"
 [pools.web]
 servers = ["{server}"]
 [gateway.listeners.tls]
 bind = "{tls}"
-tls = {{ certificates = [{{ cert = "{cert}", key = "{key}" }}] }}
+{shows}
 [gateway.listeners.plain]
 bind = "{plain}"
 http2 = true
-[gateway.limits.few]
-key = "route"
-rate = "2/m"
 [gateway.routes.all]
 path = "/*"
 pool = "web"
-[gateway.routes.few]
-path = "/few"
-pool = "web"
-limits = ["few"]
-[gateway.routes.small]
-path = "/small"
-pool = "web"
-max_body = "1KiB"
 """
 
 
-@pytest.fixture
-def site(
-    daemon: Callable[..., Daemon],
-    http_backend: Callable[..., Backend],
-    free_tcp_port: Callable[[], int],
-    certificate: Certificate,
-    tmp_path: Path,
-) -> Site:
-    backend = http_backend("one")
-    tls, plain = f"127.0.0.1:{free_tcp_port()}", f"127.0.0.1:{free_tcp_port()}"
-    text = CONFIG.format(
-        access=tmp_path / "access.log", server=backend.address, tls=tls, plain=plain,
-        cert=certificate.cert, key=certificate.key,
-    )  # fmt: skip
-    return Site(daemon(text), backend, certificate.authority, tls, plain)
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("http2")
+    shown = write_certificate(folder)
+    backend = Backend("http", "one").start()
+    tls, plain = (f"127.0.0.1:{free_tcp_port()}" for _ in range(2))
+    daemon = Daemon.start(folder, CONFIG.format(server=backend.address, tls=tls, plain=plain, shows=shows(shown)))
+    yield Site(daemon, backend, shown.authority, tls, plain)
+    daemon.stop()
+    backend.stop()
 
 
 class Http2:
@@ -172,112 +142,13 @@ class Http2:
         return next(one for one in self.events if isinstance(one, h2.events.ConnectionTerminated))
 
 
-def test_curl_by_alpn(site: Site) -> None:
-    out = site.curl(
-        "--http2", "-w", "\n%{http_version} %{http_code}", f"https://localhost:{site.tls.split(':')[1]}/a?b=c"
-    )
-    body, _, last = out.rpartition(b"\n")
-    assert last == b"2 200"
-    told = json.loads(body)
-    assert told["method"] == "GET"
-    assert told["target"] == "/a?b=c"
-    fields = {name.lower(): value for name, value in told["headers"]}
-    assert fields["host"] == f"localhost:{site.tls.split(':')[1]}"
-    assert fields["x-forwarded-proto"] == "https"
-    assert not any(name.startswith(":") for name in fields)
-
-
-def test_curl_by_prior_knowledge(site: Site) -> None:
-    out = site.curl("--http2-prior-knowledge", "-w", "\n%{http_version}", f"http://{site.plain}/")
-    assert out.endswith(b"\n2")
-
-
-def test_clients_of_http_1_are_served_on_the_same_ports(site: Site) -> None:
-    assert fetch(site.plain, "/").status == 200
-    out = site.curl("--http1.1", "-w", "\n%{http_version}", f"https://localhost:{site.tls.split(':')[1]}/")
-    assert out.endswith(b"\n1.1")
-
-
-def test_large_bodies_pass_both_ways(site: Site, tmp_path: Path) -> None:
-    data = hashlib.sha256(b"seed").digest() * (8 * MB // 32)
-    (tmp_path / "up").write_bytes(data)
-    url = f"http://{site.plain}/up"
-    told = json.loads(site.curl("--http2-prior-knowledge", "--data-binary", f"@{tmp_path / 'up'}", url))
-    assert told["length"] == len(data)
-    assert told["sha256"] == hashlib.sha256(data).hexdigest()
-    # Without a length, and with an answer in chunks.
-    with (tmp_path / "up").open("rb") as file:
-        done = subprocess.run(
-            ["curl", "-sS", "--http2-prior-knowledge", "-T", "-", f"{url}?chunked=1"],
-            stdin=file, capture_output=True, check=True, timeout=30,
-        )  # fmt: skip
-    told = json.loads(done.stdout)
-    assert told["sha256"] == hashlib.sha256(data).hexdigest()
-    assert ["Transfer-Encoding", "chunked"] in told["headers"]
-    for query in (f"size={8 * MB}", f"size={8 * MB}&chunked=1"):
-        down = site.curl("--http2-prior-knowledge", f"http://{site.plain}/down?{query}")
-        assert down == (b"0123456789abcdef" * (8 * MB // 16))
-
-
-def test_answers_without_a_body(site: Site) -> None:
-    for arguments, status in ((["-I"], "200"), ([], "204"), ([], "304")):
-        query = "" if arguments else f"?status={status}"
-        out = site.curl("--http2-prior-knowledge", *arguments, "-o", "/dev/null", "-w", "%{http_code} %{size_download}",
-                        f"http://{site.plain}/{query}")  # fmt: skip
-        assert out == f"{status} 0".encode()
-
-
-def test_interim_answers_are_passed_on(site: Site) -> None:
-    out = site.curl("--http2-prior-knowledge", "-i", f"http://{site.plain}/?interim=1")
-    assert out.startswith(b"HTTP/2 103 ")
-    assert b"HTTP/2 200 " in out
-
-
-def test_limits_and_errors_are_those_of_http_1(site: Site) -> None:
-    url = f"http://{site.plain}"
-    codes = [
-        site.curl("--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code}", f"{url}/few") for _ in range(3)
-    ]
-    assert codes == [b"200", b"200", b"429"]
-    problem = json.loads(site.curl("--http2-prior-knowledge", "--data-binary", "x" * 2000, f"{url}/small"))
-    assert problem["code"] == "body_too_large"
-    problem = json.loads(site.curl("--http2-prior-knowledge", "-H", f"X-Large: {'x' * 40_000}", url))
-    assert problem["code"] == "head_too_large"
-    many = [argument for number in range(120) for argument in ("-H", f"X-{number}: 1")]
-    problem = json.loads(site.curl("--http2-prior-knowledge", *many, url))
-    assert problem["code"] == "too_many_fields"
-    log = site.daemon.folder / "access.log"
-
-    def logged() -> set[str]:
-        return {json.loads(line)["reason"] for line in log.read_text().splitlines()}
-
-    until(lambda: {"limited", "body_too_large", "head_too_large"} <= logged(), "the access log", 5.0)
-
-
-@pytest.mark.skipif(shutil.which("nghttp") is None, reason="nghttp is not installed")
-def test_nghttp_with_many_streams_and_trailers(site: Site, tmp_path: Path) -> None:
-    urls = [f"http://{site.plain}/{number}" for number in range(30)]
-    done = subprocess.run(["nghttp", "-nv", *urls], capture_output=True, check=True, timeout=30)
-    assert done.stdout.count(b":status: 200") == 30
-    (tmp_path / "body").write_bytes(b"x" * 100_000)
-    done = subprocess.run(
-        ["nghttp", "--no-content-length", "--trailer", "x-sum: 1", "-d", str(tmp_path / "body"), f"http://{site.plain}/"],
-        capture_output=True, check=True, timeout=30,
-    )  # fmt: skip
-    assert json.loads(done.stdout)["length"] == 100_000
-
-
-@pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
-@pytest.mark.parametrize("tls", [False, True])
-def test_h2load_gets_every_answer(site: Site, tls: bool) -> None:
-    url = f"https://{site.tls}/" if tls else f"http://{site.plain}/"
-    done = subprocess.run(
-        ["h2load", "-n", "3000", "-c", "5", "-m", "10", url], capture_output=True, check=True, timeout=60
-    )
-    assert b"3000 succeeded, 0 failed, 0 errored" in done.stdout, done.stdout
+def floods(site: Site) -> float:
+    """How many connections have ended as floods so far."""
+    return site.daemon.metric("portway_route_reasons_total", reason="http2_flood")
 
 
 def test_rapid_reset_ends_its_connection_and_no_other(site: Site) -> None:
+    before = floods(site)
     quiet, rude = Http2(site.tls, site.authority), Http2(site.plain)
     try:
         for _ in range(600):
@@ -292,7 +163,7 @@ def test_rapid_reset_ends_its_connection_and_no_other(site: Site) -> None:
     quiet.flush()
     assert quiet.answer(stream)[0] == 200
     quiet.sock.close()
-    assert site.daemon.metric("portway_route_reasons_total", reason="http2_flood") == 1
+    assert floods(site) == before + 1
 
 
 ATTACKS = {
@@ -307,6 +178,7 @@ ATTACKS = {
 
 
 def test_every_flood_ends_its_connection_and_costs_no_other(site: Site) -> None:
+    before = floods(site)
     quiet = Http2(site.tls, site.authority)
     for name, attack in ATTACKS.items():
         sock = connect(site.plain)
@@ -324,7 +196,7 @@ def test_every_flood_ends_its_connection_and_costs_no_other(site: Site) -> None:
         quiet.flush()
         assert quiet.answer(stream)[0] == 200
     quiet.sock.close()
-    assert site.daemon.metric("portway_route_reasons_total", reason="http2_flood") == len(ATTACKS)
+    assert floods(site) == before + len(ATTACKS)
 
 
 def test_a_malformed_request_resets_its_stream_alone(site: Site) -> None:
@@ -337,6 +209,26 @@ def test_a_malformed_request_resets_its_stream_alone(site: Site) -> None:
     client.flush()
     assert client.until(h2.events.StreamReset, 1).error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
     assert client.answer(good)[0] == 200
+    client.sock.close()
+
+
+def memory(pid: int) -> int:
+    """Bytes resident."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def test_a_hundred_streams_that_nobody_reads_hold_bounded_memory(site: Site) -> None:
+    [worker] = site.daemon.pids("gateway")
+    before = memory(worker)
+    client = Http2(site.plain)
+    for _ in range(100):
+        client.request(f"/?size={MB}")
+    client.flush()
+    client.until(h2.events.DataReceived)
+    until(lambda: fetch(site.plain, "/").status == 200, "another client's answer", 10.0)
+    assert memory(worker) - before < 40 * MB  # of 100 MiB
     client.sock.close()
 
 
@@ -356,6 +248,7 @@ def frames(sock: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 def test_a_drain_says_goaway_and_lets_streams_end(site: Site) -> None:
+    """Last, for it ends the daemon."""
     client = Http2(site.tls, site.authority)
     first = client.request("/")
     client.flush()
@@ -380,23 +273,3 @@ def test_a_drain_says_goaway_and_lets_streams_end(site: Site) -> None:
         client.sock.close()
     assert goaways == [(2**31 - 1, 0), (stream, 0)]
     assert headers == [stream]
-
-
-def memory(pid: int) -> int:
-    """Bytes resident."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
-
-
-def test_a_hundred_streams_that_nobody_reads_hold_bounded_memory(site: Site) -> None:
-    [worker] = site.daemon.pids("gateway")
-    before = memory(worker)
-    client = Http2(site.plain)
-    for _ in range(100):
-        client.request(f"/?size={MB}")
-    client.flush()
-    client.until(h2.events.DataReceived)
-    until(lambda: fetch(site.plain, "/").status == 200, "another client's answer", 10.0)
-    assert memory(worker) - before < 40 * MB  # of 100 MiB
-    client.sock.close()

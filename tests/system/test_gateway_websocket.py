@@ -1,4 +1,4 @@
-"""WebSockets through the real gateway: websockets on both ends, by HTTP/1.1, and by HTTP/2 (RFC 8441) with h2."""
+"""WebSockets through the real edge and gateway: websockets on both ends, by HTTP/1.1 and HTTP/2 (with h2)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from supervisor.cli.demo.credentials import write_certificate
 from supervisor.cli.demo.ports import free_tcp_port
 from tests.system.support.clients import connect, trusting
 from tests.system.support.daemon import Daemon
+from tests.system.support.front import behind_edge, shows
 from tests.system.support.poll import until
 
 websockets: Any = pytest.importorskip("websockets", reason="websockets is not installed")
@@ -40,11 +41,7 @@ drain_timeout = "4s"
 access = "access.log"
 [pools.chat]
 servers = ["{server}"]
-[gateway.listeners.plain]
-bind = "{plain}"
-[gateway.listeners.tls]
-bind = "{tls}"
-tls = {{ certificates = [{{ cert = "{cert}", key = "{key}" }}] }}
+{listeners}
 [gateway.routes.chat]
 pool = "chat"
 [gateway.routes.page]
@@ -103,9 +100,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     port = server.socket.getsockname()[1]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    plain, tls = (f"127.0.0.1:{free_tcp_port()}" for _ in range(2))
-    text = CONFIG.format(server=f"127.0.0.1:{port}", plain=plain, tls=tls, cert=shown.cert, key=shown.key, page=PAGE)
-    daemon = Daemon.start(folder, text)
+    plain, tls, inner, inner_tls = (f"127.0.0.1:{free_tcp_port()}" for _ in range(4))
+    listeners = behind_edge("plain", plain, inner) + behind_edge("tls", tls, inner_tls, shows(shown))
+    daemon = Daemon.start(folder, CONFIG.format(server=f"127.0.0.1:{port}", listeners=listeners, page=PAGE))
     yield Site(daemon, plain, tls, trusting(shown.authority), codes)
     daemon.stop()
     server.shutdown()

@@ -1,10 +1,11 @@
 """An HTTP/1.1 backend that tells what reached it. Run as a program: `http_server.py NAME PORT`; prints its port.
 
-Each answer is JSON: server, method, target, headers as [name, value] in order, body (text, when small), length and
-sha256 of it, the number of the connection and of the request on it. The query changes the answer:
+Each answer is JSON: server, method, target, headers and trailers as [name, value] in order, body (text, when small),
+length and sha256 of it, the number of the connection and of the request on it. The query changes the answer:
 ?status=N, ?size=N (a body of N bytes), ?chunked=1, ?slow=SECONDS (before the head), ?pause=SECONDS (in the body),
 ?close=1 (Connection: close), ?drop=1 (close without an answer), ?reset=1 (RST), ?garbage=1, ?truncate=1 (body cut
-short), ?header=Name:value (any number), ?early=1 (answer before the body is read), ?interim=1 (103 first).
+short), ?header=Name:value (any number), ?trailer=Name:value (any number, behind chunks), ?early=1 (answer before the
+body is read), ?interim=1 (103 first).
 /healthz answers 200, and 503 after SIGUSR1 (which turns it over each time). An `Expect: 100-continue` is obeyed.
 """
 
@@ -33,20 +34,24 @@ def abort(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-async def chunks(reader: asyncio.StreamReader):
+def pairs_of(lines: list[str]) -> list[list[str]]:
+    return [[part.strip() for part in line.split(":", 1)] for line in lines]
+
+
+async def chunks(reader: asyncio.StreamReader, trailers: list[list[str]]):
     while True:
         size = int((await reader.readuntil(b"\r\n")).split(b";")[0], 16)
         if not size:
-            while (await reader.readuntil(b"\r\n")) != b"\r\n":
-                pass
+            while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+                trailers += pairs_of([line.decode("latin-1")])
             return
         yield await reader.readexactly(size)
         await reader.readexactly(2)
 
 
-async def pieces(reader: asyncio.StreamReader, headers: dict[str, str]):
+async def pieces(reader: asyncio.StreamReader, headers: dict[str, str], trailers: list[list[str]]):
     if "chunked" in headers.get("transfer-encoding", ""):
-        async for piece in chunks(reader):
+        async for piece in chunks(reader, trailers):
             yield piece
         return
     left = int(headers.get("content-length", "0"))
@@ -64,7 +69,7 @@ async def answer(name, number, turn_number, reader, writer) -> bool:
     counts["requests"] += 1
     first, *lines = head[:-4].split("\r\n")
     method, target, _version = first.split(" ")
-    pairs = [[part.strip() for part in line.split(":", 1)] for line in lines]
+    pairs = pairs_of(lines)
     headers = {key.lower(): value for key, value in pairs}
     url = urlsplit(target)
     query = parse_qs(url.query, keep_blank_values=True)
@@ -75,8 +80,9 @@ async def answer(name, number, turn_number, reader, writer) -> bool:
     if headers.get("expect", "").lower() == "100-continue" and not option("early"):
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     digest, length, shown = hashlib.sha256(), 0, b""
+    trailers: list[list[str]] = []
     if not option("early"):
-        async for piece in pieces(reader, headers):
+        async for piece in pieces(reader, headers, trailers):
             digest.update(piece)
             length += len(piece)
             if length <= SHOWN:
@@ -101,8 +107,9 @@ async def answer(name, number, turn_number, reader, writer) -> bool:
         body = (b"0123456789abcdef" * (int(option("size")) // 16 + 1))[: int(option("size"))]
     else:
         content = "application/json"
-        told = {"server": name, "method": method, "target": target, "headers": pairs, "connection": number,
-                "request": turn_number, "requests": counts["requests"], "connections": counts["connections"],
+        told = {"server": name, "method": method, "target": target, "headers": pairs, "trailers": trailers,
+                "connection": number, "request": turn_number, "requests": counts["requests"],
+                "connections": counts["connections"],
                 "length": length, "sha256": digest.hexdigest(), "body": shown.decode("latin-1")}  # fmt: skip
         body = json.dumps(told).encode()
     out = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {content}", f"X-Server: {name}"]
@@ -129,7 +136,7 @@ async def answer(name, number, turn_number, reader, writer) -> bool:
         if option("pause"):
             await asyncio.sleep(float(option("pause")))
     if option("chunked") and not bare and not option("truncate"):
-        writer.write(b"0\r\n\r\n")
+        writer.write("".join(["0\r\n", *(f"{line}\r\n" for line in query.get("trailer", ())), "\r\n"]).encode())
     await writer.drain()
     return not close
 
