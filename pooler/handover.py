@@ -1,8 +1,8 @@
 """Server connections that go from one worker to another: asked for by `Want`, sent as a descriptor with `Give`.
 
 The lease goes first, in the plane: if either process dies, the connection's place in the pool belongs to one of them
-and is found by who reaps. A connection that can't be sent stays where it was; one under TLS is closed, and the taker
-opens one in its place.
+and is found by who reaps. A connection that can't be sent now stays where it was; one that never can be (under TLS, or
+with too much set) is closed, and the taker opens one in its place.
 """
 
 from __future__ import annotations
@@ -39,11 +39,7 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
     """Send a free connection to the worker with these counters; False if it stays ours."""
     worker, column = pool.worker, _column(base)
     if pool.settings.encryption is not None and certificate_of(server.conn) is not None:
-        # Its keys can't go along: closed, it leaves its place to the other worker, if that has none.
-        if pool.leases.open(pool.row) < pool.settings.size:
-            return False
-        recovery.retire(pool, server)
-        return True
+        return _make_place(pool, server)  # its keys can't go along
     if server.outstanding.doubtful:
         server.statements.doubt()
     if server.conn.readable:
@@ -62,19 +58,33 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
         expires_in=server.expires - pool.lane.now,
     )
 
-    # At the last moment: whoever died between the two would leave the other worker a lease without its connection.
+    # At the last moment: whoever died between the two would leave the other worker a lease without its connection,
+    # which is found only after a while (`orphans`).
     def move() -> bool:
         return pool.leases.move(server.lease, column)
 
-    if not worker.mailbox.send(column, message, (server.conn.sock.fileno(),), move):
-        if not pool.leases.holds(server.lease, worker.column):
-            pool.leases.move(server.lease, worker.column)
+    try:
+        sent = worker.mailbox.send(column, message, (server.conn.sock.fileno(),), move)
+    except ValueError:  # more than a message holds has been set there
+        return _make_place(pool, server)
+    if sent:
+        pool.cells[pool.base + LeasePool.HANDED_OVER] += 1
+    elif pool.leases.holds(server.lease, worker.column) or pool.leases.move(server.lease, worker.column):
         return False
+    # Not moved back, because the other died meanwhile or a stopped process holds the lock: whoever finds that lease
+    # without a connection cancels what runs on it, so nobody may use it.
     server.count(pool.cells, pool.base)
     server.conn.release().close()  # off this lane; the descriptor on its way keeps the connection open
     server.server.ended()
     pool.servers.discard(server)
-    pool.cells[pool.base + LeasePool.HANDED_OVER] += 1
+    return True
+
+
+def _make_place(pool: ServerPool, server: ServerConnection) -> bool:
+    """Close one that can't be sent: it leaves its place to the other worker, if that has none."""
+    if pool.leases.open(pool.row) < pool.settings.size:
+        return False
+    recovery.retire(pool, server)
     return True
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pooler import acquaintance, handover, limits, orphans
+from pooler import acquaintance, handover, limits
 from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
@@ -26,6 +26,7 @@ from pooler.keys import Keys
 from pooler.listener import Listener, certificates
 from pooler.lookup import Lookup
 from pooler.orders import Ask, Cancel, Canceled, Give, Introduce, Introduced, Kill, Spare, Told, Want
+from pooler.orphans import Orphans
 from pooler.petitions import Petitions
 from pooler.pool import Pressure, ServerPool
 from pooler.settings import PoolSettings, pool_settings
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 NAME = "pooler"
 # As fine as the lane's sweeper is: what a lost message has left waiting, waits no longer than this.
 SWEEP_SECONDS = 0.05
-ORPHANS_SECONDS = 10.0  # between looks for leases of the dead, beside those at each death: a look takes about 0.5 ms
 
 
 @attrs.frozen
@@ -75,6 +75,7 @@ class PoolerRuntime:
     survey: Survey = attrs.field(init=False)
     petitions: Petitions = attrs.field(init=False)
     lookup: Lookup = attrs.field(init=False)
+    orphans: Orphans = attrs.field(init=False)
     averages: Averages = attrs.field(init=False)
     table: PoolerTable = attrs.field(init=False)
     users: Users = attrs.field(init=False, repr=False)
@@ -84,7 +85,6 @@ class PoolerRuntime:
     leaving: bool = False
     _polled: dict[tuple[str, int], Listening] = attrs.field(factory=dict)
     _live_epoch: int = -1
-    _next_orphans: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         worker = self.worker
@@ -93,7 +93,7 @@ class PoolerRuntime:
         self.keys = Keys(worker.column)
         self.cancels = Cancels(self)
         self.survey, self.petitions, self.averages = Survey(self), Petitions(worker), Averages(worker.plane)
-        self.lookup = Lookup(self)
+        self.lookup, self.orphans = Lookup(self), Orphans(self)
         self.table = worker.config.tier(NAME)
         self.users = users_of(self.table)
         self._listen({name: certificates(table) for name, table in self.table.listeners.items()})
@@ -222,10 +222,7 @@ class PoolerRuntime:
             sweep(pool)
             if pool.over:  # its row may become another's
                 del self.pools[pool.name]
-        if died or self.lane.now >= self._next_orphans:
-            self._next_orphans = self.lane.now + ORPHANS_SECONDS
-            self.leases.settle()
-            orphans.adopt(self)
+        self.orphans.sweep(died)
 
     # -- messages
 

@@ -1,9 +1,10 @@
 """Leases: the right to hold one server connection of a pool, counted over all workers.
 
-Under the pool's lock `open < limit` gives a lease; it ends with `free`, or is orphaned when its process dies. An
-orphan still counts: its server may be at work, so a successor adopts it, cancels by the pid and secret left here, and
-then uses or frees it. State, holder, pool and server of a lease are one cell, so no death leaves half a lease; only the
-count can be behind, and is taken anew by whoever finds the lock's owner dead.
+Under the pool's lock `open < limit` gives a lease; it ends with `free`, or is orphaned when its process dies or finds
+itself without the connection (`disown`). An orphan still counts: its server may be at work, so a successor adopts it,
+cancels by the pid and secret left here, and then uses or frees it. State, holder, pool and server of a lease are one
+cell, so no death leaves half a lease; only the count can be behind, and is taken anew by whoever finds the lock's owner
+dead.
 """
 
 from __future__ import annotations
@@ -105,10 +106,9 @@ class Leases:
         cells[at] = word & ~_STATE_MASK | LeaseState.BOUND
 
     def holds(self, lease: int, column: int) -> bool:
-        """Whether this column holds it: who receives a connection asks, before using it."""
-        _, word = self._word(lease)
-        held = word & _STATE_MASK in (LeaseState.TAKEN, LeaseState.BOUND)
-        return held and word >> LeaseWord.COLUMN & _COLUMN_MASK == column
+        """Whether this column holds it for a connection: who receives one asks, before using it. Not while an orphan
+        that it has adopted is being ended."""
+        return self._bound(self._word(lease)[1], column)
 
     def since(self, lease: int) -> int:
         """When it was taken: wall clock, ns."""
@@ -166,12 +166,9 @@ class Leases:
         for lease in pending:
             self.free(lease)
 
-    def orphans(self, pool_row: int) -> list[Held]:
-        """Leases of dead processes: adopt one, cancel at its server, then bind it anew or free it."""
-        return [held for held in self.held(pool_row) if held.state == LeaseState.ORPHANED]
-
     def adopt(self, lease: int, column: int) -> bool:
-        """Make an orphan this column's own; False if another was first."""
+        """Make an orphan this column's own, to cancel at its server, then bind it anew or free it; False if another was
+        first."""
         cells = self._cells
         _, word = self._word(lease)
         pool_row = word >> LeaseWord.POOL & _POOL_MASK
@@ -183,6 +180,25 @@ class Leases:
             cells[at] = word & _COLUMN_CLEAR & ~_STATE_MASK | column << LeaseWord.COLUMN | LeaseState.TAKEN
         self._locks[pool_row % layout.LEASEPOOL_LOCKS].release()
         return mine
+
+    def disown(self, lease: int, column: int) -> bool:
+        """Make a lease that this column holds an orphan: by the holder, who has no connection for it. False if it isn't
+        held any more, or if a stopped process holds the lock."""
+        cells = self._cells
+        _, word = self._word(lease)
+        pool_row = word >> LeaseWord.POOL & _POOL_MASK
+        if not self._bound(word, column) or not self._acquire(pool_row, column):
+            return False
+        at, word = self._word(lease)
+        mine = self._bound(word, column)
+        if mine:
+            cells[at] = word & ~_STATE_MASK | LeaseState.ORPHANED
+        self._locks[pool_row % layout.LEASEPOOL_LOCKS].release()
+        return mine
+
+    @staticmethod
+    def _bound(word: int, column: int) -> bool:
+        return word & _STATE_MASK == LeaseState.BOUND and word >> LeaseWord.COLUMN & _COLUMN_MASK == column
 
     def held(self, pool_row: int) -> list[Held]:
         """Every lease of the pool, orphans included."""

@@ -20,6 +20,7 @@ from supervisor.ground.config import Config, load
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 from supervisor.ground.pools import Pools
 from supervisor.ground.tier import Worker
+from supervisor.ground.wire import encode
 from supervisor.plane.layout import Kind, ProcessState
 from supervisor.plane.memory import Plane
 from tests.pooler.fake_postgres import FakePostgres
@@ -41,16 +42,19 @@ class Log:
 
 @attrs.define(eq=False)
 class Mailbox:
-    """Keeps what is sent; `full` refuses it."""
+    """Keeps what is sent, if it can be encoded; `full` refuses it."""
 
     sent: list[tuple[int, Any, Sequence[int]]] = attrs.field(factory=list)
     full: bool = False
+    meanwhile: Callable[[], object] = lambda: None  # happens right before the sending
 
     def send(
         self, column: int, message: Any, fds: Sequence[int] = (), before: Callable[[], bool] | None = None
     ) -> bool:
+        encode(message)
         if before is not None and not before():
             return False
+        self.meanwhile()
         if not self.full:
             self.sent.append((column, message, fds))
         return not self.full

@@ -12,8 +12,9 @@ import pytest
 
 from pooler.messages import query
 from pooler.orders import Give, Want
+from pooler.parameters import intern
 from supervisor.ground.net.memory import MemoryConn
-from supervisor.ground.wire import decode, encode
+from supervisor.ground.wire import MAX_MESSAGE, decode, encode
 from supervisor.plane.layout import Kind, LeasePool, ProcessState
 from tests.pooler.fake_postgres import DEFAULTS
 from tests.pooler.stage import ADDRESS, Stage
@@ -133,6 +134,33 @@ def test_what_cannot_be_sent_stays(two: tuple[Stage, int, int], why: str) -> Non
     assert not server.conn.sock.released
 
 
+def test_what_is_neither_sent_nor_ours_any_more_is_closed(two: tuple[Stage, int, int]) -> None:
+    """Its taker died between the lease's move and the message: a successor will cancel what runs there."""
+    playing, other, ticket = two
+    (server,) = playing.pool.servers
+    sock = server.conn.sock
+    playing.plane.cells[ticket] = playing.lane.now_ns
+    playing.mailbox.full = True
+    playing.mailbox.meanwhile = lambda: playing.plane.reap(other)
+    playing.runtime.receive(Want("app/app"), ())
+    assert sock.released
+    assert not playing.pool.servers
+    assert playing.plane.total(Kind.LEASEPOOL, playing.pool.row, LeasePool.HANDED_OVER) == 0
+    playing.lane.advance(1)
+    assert playing.runtime.leases.open(playing.pool.row) == 0
+
+
+def test_what_is_too_much_for_a_message_makes_place(two: tuple[Stage, int, int]) -> None:
+    playing, _, ticket = two
+    (server,) = playing.pool.servers
+    server.settings = intern({**server.settings, "app.notes": "x" * MAX_MESSAGE})
+    playing.plane.cells[ticket] = playing.lane.now_ns
+    playing.runtime.receive(Want("app/app"), ())
+    playing.lane.run()
+    assert not playing.pool.servers
+    assert playing.runtime.leases.open(playing.pool.row) == 0
+
+
 def test_the_sweep_gives_what_a_lost_want_asked_for(two: tuple[Stage, int, int]) -> None:
     playing, _, ticket = two
     playing.plane.cells[ticket] = playing.lane.now_ns
@@ -163,6 +191,7 @@ def given(playing: Stage, holder: int) -> Give:
     """As another worker would send it; the lease is `holder`'s."""
     lease = playing.runtime.leases.take(playing.pool.row, holder, playing.worker.pools["pg"].servers[0].row)
     assert lease is not None
+    playing.runtime.leases.bind(lease, 1, b"k001")
     return Give(
         "app/app",
         lease,

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from supervisor.plane import layout
 from supervisor.plane.layout import Kind, LeasePool, LeaseState
-from supervisor.plane.leases import Leases
+from supervisor.plane.leases import Held, Leases
 from supervisor.plane.locks import leasepool_lock
 from supervisor.plane.memory import Plane
 from supervisor.plane.region import PlaneError, PlaneFullError
@@ -28,6 +28,10 @@ def take(leases: Leases, pool: int, column: int, server: int = 7) -> int:
     lease = leases.take(pool, column, server)
     assert lease is not None
     return lease
+
+
+def orphans_of(leases: Leases, pool: int) -> list[Held]:
+    return [held for held in leases.held(pool) if held.state == LeaseState.ORPHANED]
 
 
 def test_a_pool_gives_as_many_leases_as_its_limit(plane: Plane) -> None:
@@ -69,12 +73,30 @@ def test_who_holds_a_lease_can_be_asked(plane: Plane) -> None:
     pool, leases = make_pool(plane, 3), Leases(plane)
     giver, taker = plane.claim_column("pooler", 1), plane.claim_column("pooler", 2)
     lease = take(leases, pool, giver)
+    assert not leases.holds(lease, giver), "there is no connection yet"
+    leases.bind(lease, 1, b"x")
     assert leases.holds(lease, giver)
     leases.move(lease, taker)
     assert leases.holds(lease, taker)
     assert not leases.holds(lease, giver)
     plane.reap(taker)
     assert not leases.holds(lease, taker)
+
+
+def test_who_has_no_connection_for_a_lease_makes_it_an_orphan(plane: Plane) -> None:
+    pool, leases = make_pool(plane, 3), Leases(plane)
+    mine, other = plane.claim_column("pooler", 1), plane.claim_column("pooler", 2)
+    lease = take(leases, pool, mine)
+    assert not leases.disown(lease, mine), "a login is under way"
+    leases.bind(lease, 4711, b"x")
+    assert not leases.disown(lease, other)
+    assert leases.disown(lease, mine)
+    assert not leases.disown(lease, mine)
+    assert not leases.holds(lease, mine)
+    assert [held.pid for held in orphans_of(leases, pool)] == [4711]
+    assert leases.open(pool) == 1
+    leases.free(lease)
+    assert not leases.disown(lease, mine)
 
 
 def test_a_lowered_limit_takes_nothing_back(plane: Plane) -> None:
@@ -113,9 +135,9 @@ def test_a_moved_lease_dies_with_its_new_holder(plane: Plane) -> None:
     leases.bind(lease, 4711, b"secret")
     assert leases.move(lease, taker, plane.incarnation(taker))
     plane.reap(giver)
-    assert leases.orphans(pool) == []
+    assert orphans_of(leases, pool) == []
     plane.reap(taker)
-    assert [held.pid for held in leases.orphans(pool)] == [4711]
+    assert [held.pid for held in orphans_of(leases, pool)] == [4711]
 
 
 def test_nothing_moves_to_the_dead_or_to_a_successor_unasked(plane: Plane) -> None:
@@ -177,7 +199,7 @@ def test_a_stopped_holder_of_the_lock_delays_but_loses_nothing(plane: Plane) -> 
         assert not leases.move(lease, column)
         assert not leases.adopt(lease, column)
         plane.reap(column)
-        assert [held.lease for held in leases.orphans(pool)] == [lease]
+        assert [held.lease for held in orphans_of(leases, pool)] == [lease]
     leases.settle()
     assert leases.open(pool) == 0
 
@@ -232,7 +254,7 @@ def test_killing_holders_at_random_never_wedges_or_overfills_a_pool(plane: Plane
             assert wait_child(pid) == -signal.SIGKILL
             plane.reap(column)
         heir = plane.claim_column("pooler", 9)
-        orphans = leases.orphans(pool)
+        orphans = orphans_of(leases, pool)
         assert len(orphans) <= limit
         for orphan in orphans:
             assert leases.adopt(orphan.lease, heir)
