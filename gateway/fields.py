@@ -55,10 +55,9 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._\-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9
 _DIGITS = re.compile(rb"[0-9]+").fullmatch
 _CANONICAL: Final = bytes.maketrans(b"_.", b"--")
 
-# RFC 9110 §7.6.1 and what clients add to it: they speak about this hop alone.
+# RFC 9110 §7.6.1 and what clients add to it: they speak about this hop alone. Not so Trailer, since trailers pass.
 HOP_BY_HOP: Final = frozenset({
-    b"keep-alive", b"proxy-connection", b"trailer", b"proxy-authenticate", b"proxy-authorization",
-    b"http2-settings",
+    b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"http2-settings",
 })  # fmt: skip
 # What a proxy in front may say about the client. Everything else that begins with x-forwarded- goes with them.
 FROM_PROXIES: Final = frozenset({

@@ -53,6 +53,9 @@ _END: Final = b"\r\n\r\n"
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,24}").fullmatch
 _TARGET_BYTES: Final = bytes(range(0x21, 0x7F))
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
+_RARE: Final = CHUNKED | TRAILERS
+# RFC 9110 §10.1.4: we pass trailers on, so we may say so for the client; it is said of this hop alone.
+_TAKES_TRAILERS: Final = (b"TE: trailers", b"Connection: TE")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)").search
 
 # line, lines for the backend (the first, as it came, is the caller's to replace), flags, body length (-1: none given),
@@ -211,12 +214,15 @@ class Guard:
             if flags & CHUNKED:
                 # RFC 9112 §6.1: HTTP/1.0 has no chunks, so somebody on the way read this body differently.
                 raise PeerError("bad_coding", "Transfer-Encoding on HTTP/1.0")
-            flags &= ~(CONTINUE | WANTS_UPGRADE)
+            flags &= ~(CONTINUE | WANTS_UPGRADE | TRAILERS)
         elif host is None:
             raise PeerError("bad_host", "Host is missing")
-        if flags & CHUNKED and length >= 0:
-            # RFC 9112 §6.3: a length beside Transfer-Encoding is how requests are smuggled, so 400.
-            raise PeerError("bad_length", "Content-Length beside Transfer-Encoding")
+        if flags & _RARE:
+            if flags & CHUNKED and length >= 0:
+                # RFC 9112 §6.3: a length beside Transfer-Encoding is how requests are smuggled, so 400.
+                raise PeerError("bad_length", "Content-Length beside Transfer-Encoding")
+            if flags & TRAILERS:
+                out += _TAKES_TRAILERS
         return line, out, flags, length, host, bearer, extras
 
     def read(self, data: bytes) -> tuple[RequestLine, Judged, int] | None:

@@ -138,6 +138,30 @@ def test_a_chunked_answer_is_encoded_anew(house: House, piece: int, kept: bool) 
     assert len(house.servers[8001]) == 1
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_who_takes_trailers_gets_them_announced_and_the_server_hears_of_it(house: House, kept: bool) -> None:
+    if kept:
+        warm(house)
+    client = house.connect()
+    client.get("/", "TE: gzip, trailers", "Connection: te, keep-alive")
+    told = request(house.received())
+    assert (told.all("te"), told.all("connection")) == (["trailers"], ["TE"])
+    house.answer(CHUNKED.replace(b"OK", b"OK\r\nTrailer: X-Sum") + b"0\r\nX-Sum: 1\r\n\r\n")
+    reply = answer(client.take())
+    assert (reply.field("trailer"), reply.trailers) == ("X-Sum", {b"x-sum": b"1"})
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: gzip\r\nTrailer: X-Sum\r\n\r\n")
+    client.send(b"0\r\nX-Sum: 1\r\n\r\n")
+    told = request(house.received())
+    assert (told.all("te"), told.field("trailer"), told.trailers) == ([], "X-Sum", {b"x-sum": b"1"})
+
+
+def test_a_client_of_http_1_0_takes_no_trailers(house: House) -> None:
+    client = house.connect()
+    client.send(b"GET / HTTP/1.0\r\nTE: trailers\r\nConnection: TE\r\n\r\n")
+    told = request(house.received())
+    assert (told.all("te"), told.all("connection")) == ([], [])
+
+
 def test_an_answer_without_length_ends_with_its_connection(house: House) -> None:
     client = house.connect()
     client.get()

@@ -212,6 +212,12 @@ def test_answers_in_chunks_and_without_length_are_frames(house: House, browser: 
     assert browser.ended(stream)
 
 
+def test_who_takes_trailers_has_the_server_hear_of_it(house: House, browser: Browser) -> None:
+    browser.ask("/", te="trailers")
+    told = request(house.received())
+    assert (told.all("te"), told.all("connection")) == (["trailers"], ["TE"])
+
+
 def test_answers_without_a_body_end_with_their_head(house: House, browser: Browser) -> None:
     for status in (b"204 No Content", b"304 Not Modified"):
         stream = browser.ask("/")
