@@ -12,7 +12,7 @@ import os
 import attrs
 
 from edge.connection import Connection
-from supervisor.ground.lane import Conn, Session, park
+from supervisor.ground.lane import PARK, Conn, Session
 from supervisor.plane import layout
 
 _IN, _OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
@@ -185,7 +185,7 @@ async def bulk(
             if (lull >= LULL or NO_PIPE in (asked, answered)) and up.pipe is None and down.pipe is None:
                 break
             moves = since = 0
-            await park()
+            await PARK
     finally:
         for direction in (up, down):
             if direction.pipe is not None:

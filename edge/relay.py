@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edge.bulk import Pipes, bulk
 from edge.connection import Connection
-from supervisor.ground.lane import READ_SIZE, Session, park
+from supervisor.ground.lane import PARK, READ_SIZE, Session
 from supervisor.plane import layout
 
 _IN, _OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
@@ -109,4 +109,4 @@ async def relay(
                 continue
             session.deadline = lane.now + idle
         reads = 0
-        await park()
+        await PARK

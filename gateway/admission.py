@@ -12,7 +12,7 @@ from gateway.connection import Connection
 from gateway.decisions import Decision, undecided_words
 from gateway.errors import PeerError
 from gateway.fields import NAMED, WANTED, Bearer, Field
-from gateway.forwarded import Client, from_proxy, id_lines
+from gateway.forwarded import ID_LINES, Client, from_proxy
 from gateway.guard import Judged, without_named
 from gateway.limits import Key, Limit
 from gateway.plan import ListenerPlan, Route
@@ -102,8 +102,10 @@ class Admission:
         if client.proxy:
             out += introduced
         else:
-            out.append(client.lines(host or here.fallback_host))
-            out.append(id_lines(self.request_id, self.span))
+            told = host or here.fallback_host
+            out.append(client.introduction if told == client.host else client.introduce(told))
+            request_id = self.request_id
+            out.append(ID_LINES % (request_id, request_id, self.span))
         if route.treatment is not None:
             return route.treatment.apply(self, shared, judged, verified, out)
         return out

@@ -31,7 +31,7 @@ from gateway.retries import MAX_REFUSED
 from gateway.shared import Shared
 from gateway.tunnel import Farewell, tunnel
 from gateway.websocket import check, key_of
-from supervisor.ground.lane import Overdue, park
+from supervisor.ground.lane import PARK, Overdue
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
 
@@ -227,7 +227,7 @@ class Exchange(ABC):
         by = patience.until(began, bool(self._to_client), receiving, self._blocked())
         self.session.expire_in(max(0.0, by - began))
         try:
-            await park()
+            await PARK
         except Overdue:
             if lane.now < by - 0.001:
                 raise

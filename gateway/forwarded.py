@@ -19,6 +19,10 @@ from gateway.fields import FORWARDED, Field, list_of
 MAX_HOPS: Final = 32  # addresses looked at in X-Forwarded-For; more proxies than any real path has
 ID_BLOCK: Final = 256  # request ids drawn at once
 
+_INTRODUCTION: Final = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b"
+# Of a request id, the same as the trace's, and a span. The trace starts here, so it is sampled.
+ID_LINES: Final = b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-01"
+
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._~:/+=@\-]{1,128}").fullmatch
 # W3C Trace Context §3.2: version 00, and neither id all zeros.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
@@ -28,7 +32,7 @@ _HOST = re.compile(rb"[A-Za-z0-9._:\[\]\-]{1,300}").fullmatch
 class Client:
     """The other end of a connection as far as requests care: its address, and lines that don't change between them."""
 
-    __slots__ = ("_host", "_lines", "certificate", "digests", "ip", "json", "peer", "proxy", "scheme")
+    __slots__ = ("certificate", "digests", "host", "introduction", "ip", "json", "peer", "proxy", "scheme")
 
     def __init__(self, ip: str, scheme: str, proxy: bool, peer: str = "", header: str = "") -> None:
         self.ip = ip
@@ -38,24 +42,27 @@ class Client:
         self.peer = peer  # the name in the client's certificate; "": it showed none
         self.certificate = f"{header}: {peer}".encode("ascii") if peer and header else b""  # the line that says so
         self.digests: dict[int, bytes] = {}  # of its address, by row of the limit
-        self._host: bytes | None = None
-        self._lines = b""
+        self.host: bytes | None = None  # of the last request
+        self.introduction = b""  # for that: see `introduce`
 
-    def lines(self, host: bytes) -> bytes:
+    def introduce(self, host: bytes) -> bytes:
         """X-Forwarded-For, -Proto, -Host and Forwarded for a request to `host`, and who the client is by its
         certificate, joined by CRLF."""
-        if host != self._host:
+        if host != self.host:
             ip, scheme = self.ip.encode(), self.scheme.encode()
-            self._lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b" % (
-                ip,
-                scheme,
-                host,
-                element(ip, scheme, host),
+            self.introduction = (
+                b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b"
+                % (
+                    ip,
+                    scheme,
+                    host,
+                    element(ip, scheme, host),
+                )
             )
             if self.certificate:
-                self._lines += b"\r\n" + self.certificate
-            self._host = host
-        return self._lines
+                self.introduction += b"\r\n" + self.certificate
+            self.host = host
+        return self.introduction
 
 
 def element(ip: bytes, scheme: bytes, host: bytes) -> bytes:
@@ -83,11 +90,6 @@ class Identities:
         block = self._random(24 * ID_BLOCK).hex().encode("ascii")
         self.ready += struct.iter_unpack("32s16s", block)
         return self.ready
-
-
-def id_lines(request_id: bytes, span: bytes) -> bytes:
-    """X-Request-Id and traceparent for such a pair. The trace starts here, so it is sampled."""
-    return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-01" % (request_id, request_id, span)
 
 
 def from_proxy(
@@ -121,7 +123,7 @@ def from_proxy(
     ]
     if client.certificate:
         lines.append(client.certificate)
-    own = id_lines(request_id, span).split(b"\r\n")
+    own = (ID_LINES % (request_id, request_id, span)).split(b"\r\n")
     if _REQUEST_ID(given_id):
         request_id = given_id
         own[0] = b"X-Request-Id: " + request_id

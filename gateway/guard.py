@@ -154,14 +154,13 @@ class Guard:
         for raw in rest:
             field = recall(raw)
             if field is None:
+                # What the parser would say of it, without the call: a plain line that is its own outcome.
                 name, colon, value = raw.partition(b": ")
-                if (
-                    name in crowded
-                    and colon
-                    and value.strip(b" \t") == value
-                    and not value.translate(None, VALUE_BYTES)
+                if name in crowded and (
+                    value.isalnum()  # the cheapest proof, good for most numbers and ids
+                    or (colon and value.strip(b" \t") == value and not value.translate(None, VALUE_BYTES))
                 ):
-                    continue  # what the parser would say of it, without the call: a plain line that is its own outcome
+                    continue
                 field = self._lookup(raw)
             kind, forward, detail = field
             if not kind:

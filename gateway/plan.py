@@ -27,6 +27,7 @@ from gateway.route_tables import RouteTable
 from gateway.routes import Router
 from gateway.shedding import Shedding, shedding
 from gateway.sticky import Sticky, nobody
+from gateway.tally import Tally
 from gateway.tokens import Verifier
 from gateway.transport import HTTP1, HTTP2, Transport, transport
 from gateway.treatments import Split, SplitBy, Treatment
@@ -40,6 +41,7 @@ from supervisor.plane.memory import Plane
 from supervisor.plane.quotas import Quotas
 
 NAME: Final = "gateway"
+ID_NAME: Final = b"\r\nX-Request-Id: "
 
 
 @attrs.define(eq=False)
@@ -65,6 +67,7 @@ class Route:
     retries: Retries
     max_body: int | None
     counters: int  # base of its cells
+    tally: Tally
     treatment: Treatment | None
     recall: Callable[[bytes], Known]
     answer_edits: Edits | None  # the same for heads that are read otherwise
@@ -106,8 +109,12 @@ class Plan:
     router: Router[Route]
     listeners: Mapping[str, ListenerPlan]
     served_by: bytes  # the X-Served-By line, or b""
-    tail: bytes  # the end of every answer's head, beginning with the CRLF before it: a template for the request id
+    end: bytes  # of every answer's head, behind the request id
     drain_timeout: float
+
+    def tail(self, request_id: bytes) -> bytes:
+        """The last lines of an answer's head, with the CRLF before them."""
+        return ID_NAME + request_id + self.end
 
 
 def make(
@@ -159,6 +166,7 @@ def make(
             retries=Retries(table.retries, lambda: plane.cells[counters]),
             max_body=None if table.max_body is None else int(table.max_body),
             counters=counters,
+            tally=Tally(plane.cells, counters),
             treatment=None,
             recall=(answers if changes is None else EditedAnswerReader(changes)).recall,
             answer_edits=changes,
@@ -179,7 +187,7 @@ def make(
         router=router,
         listeners={name: _listener(name, listener, router, targets) for name, listener in table.listeners.items()},
         served_by=served_by,
-        tail=b"\r\nX-Request-Id: %b\r\n" + (served_by + b"\r\n\r\n" if served_by else b"\r\n"),
+        end=b"\r\n" + (served_by + b"\r\n\r\n" if served_by else b"\r\n"),
         drain_timeout=config.supervisor.drain_timeout,
     )
 

@@ -18,11 +18,11 @@ from gateway.framing import Body, ChunkedRequest, LengthBody
 from gateway.guard import Judged, find_end
 from gateway.http1 import Http1Exchange
 from gateway.patience import CLIENT_SECONDS
-from gateway.plan import ListenerPlan, Plan, Route
+from gateway.plan import ID_NAME, ListenerPlan, Plan, Route
 from gateway.refusal import linger, refuse
 from gateway.shared import Shared
 from gateway.upstreams import MAX_IDLE
-from supervisor.ground.lane import Overdue, park
+from supervisor.ground.lane import PARK, Overdue
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Route as RouteCells
 from supervisor.plane.layout import Server as ServerCells
@@ -35,7 +35,6 @@ _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _END: Final = b"\r\n\r\n"
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
 _FLYING: Final = RouteCells.IN_FLIGHT
-_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
 async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
@@ -69,7 +68,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     out, judged, exchange, got = [], None, None, None
                     request = answer = reply = b""
                     stream.waiter = session
-                    await park()
+                    await PARK
                 if not got:
                     return
                 data = got
@@ -100,11 +99,10 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                 assert decision is not None
                 flying = route.counters + _FLYING
                 cells[flying] += 1
-                tail = plan.tail % admission.request_id
                 # Forward: on the express lane if it fits and a connection is there.
                 if flags & _SLOW or total > len(data):
                     exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length,
-                                         judged[4], data, end + 4, ip, tail)  # fmt: skip
+                                         judged[4], data, end + 4, ip, plan.tail(admission.request_id))  # fmt: skip
                 else:
                     out.append(b"")
                     out.append(data[end + 4 : total])
@@ -125,7 +123,7 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                             sent = upstream.send_nowait(request)
                             if sent == len(request):
                                 while not upstream.readable or (got := upstream.recv_nowait()) is None:
-                                    await park()
+                                    await PARK
                                 answer = got
                         except OSError:
                             pass  # the Exchange will find out what this means
@@ -150,8 +148,10 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                 if count := cells[flying]:
                                     cells[flying] = count - 1
                                 flying = 0
-                                cells[base + _BYTES_OUT] += sent
-                                cells[base + _BYTES_IN] += len(answer)
+                                if not server.bytes_out:
+                                    lane.at_round_end.append(server.settle)
+                                server.bytes_out += sent
+                                server.bytes_in += len(answer)
                                 if cells[base + _STREAK]:
                                     server.succeeded()
                                 name = server.name
@@ -159,7 +159,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                 closing = flags & CLOSE or listener.draining
                                 if closing or not dated:
                                     head = _more(shared, head, not dated, bool(closing))
-                                reply = b"".join((head, tail, answer[at + 4 :]))
+                                reply = b"".join((
+                                    head, ID_NAME, admission.request_id, plan.end, answer[at + 4 :]
+                                ))  # fmt: skip
                                 reason = ""
                                 try:
                                     taken = send(reply)
@@ -177,9 +179,8 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                                     return
                                 data = data[total:]
                                 continue
-                    exchange = Http1Exchange(
-                        shared, connection, route, decision, request, LengthBody(0), flags, ip, tail
-                    )
+                    exchange = Http1Exchange(shared, connection, route, decision, request, LengthBody(0), flags, ip,
+                                             plan.tail(admission.request_id))  # fmt: skip
                     exchange.body.rest = data[total:]
                     if server is not None:
                         exchange.take_over(server, upstream, sent, answer)

@@ -1,6 +1,6 @@
 """What all connections of a worker share: the lane, the plane's cells, the upstreams, the access log; and the account.
 
-Every request ends in one call of `account`: one line in the access log, and adds to this worker's own cells. What may
+Every request ends in one call of `account`: one line in the access log, and adds to its route's tally. What may
 contain anything (paths, users) comes here already as JSON, made once where it is remembered.
 """
 
@@ -17,6 +17,7 @@ from gateway.http2.blocks import BlockEncoder
 from gateway.http2.trunks import Trunks
 from gateway.plan import Route
 from gateway.problems import http_date
+from gateway.tally import Tally
 from gateway.upstreams import Upstreams
 from supervisor.ground.lane import Lane
 from supervisor.ground.log import AccessLog
@@ -24,12 +25,8 @@ from supervisor.ground.queues import Queues
 from supervisor.plane import layout
 from supervisor.plane.quotas import Quotas
 
-_R, _L = layout.Route, layout.Listener
-_CLASSES: Final = _R.RESPONSES_1XX - 1  # + the first digit of the status
-_IN, _OUT, _SUM = _R.BYTES_IN, _R.BYTES_OUT, _R.LATENCY_SUM
-_LATENCY, _REASONS = _R.LATENCY, _R.REASONS
-_LAST_BUCKET: Final = _R.LATENCY_BUCKETS - 1
-_LISTENER_IN, _LISTENER_OUT = _L.BYTES_IN, _L.BYTES_OUT
+_LATENCY, _REASONS = layout.Route.LATENCY, layout.Route.REASONS
+_LAST_BUCKET: Final = layout.Route.LATENCY_BUCKETS - 1
 REASON_NUMBERS: Final = {code: number for number, code in enumerate(REASONS)}
 UNDECIDED: Final = '"route":null,"pool":null'
 
@@ -38,8 +35,8 @@ class Shared:
     """One per worker."""
 
     __slots__ = (
-        "_date", "_second", "_time", "_wall", "access", "admit", "answers", "blocks", "cells", "identities", "lane",
-        "no_route", "queues", "tier", "trunks", "upstreams",
+        "_date", "_second", "_time", "_unrouted", "_wall", "access", "admit", "answers", "blocks", "cells",
+        "identities", "lane", "queues", "tier", "trunks", "upstreams",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +49,7 @@ class Shared:
         self.admit = quotas.admit
         self.queues = queues  # for places on servers that are full
         self.tier = tier  # base of this tier's cells in this worker's column
-        self.no_route = no_route  # base of the row that counts what reached no route
+        self._unrouted = Tally(cells, no_route)  # of what reached no route
         self.answers = AnswerReader()
         self.blocks = BlockEncoder()
         self.upstreams = Upstreams(lane, cells, complain)
@@ -88,21 +85,24 @@ class Shared:
     ) -> None:
         """One finished request. `listener` is the base of its listener's cells; `asked`, `client` and `user` are JSON;
         `server` is a name, "" for none; `reason` is a code of ours or ""."""
-        cells = self.cells
         lane = self.lane
         micros = (lane.now_ns - began_ns) // 1000
-        at = self.no_route if route is None else route.counters
-        cells[at] += 1  # REQUESTS
-        cells[at + _CLASSES + status // 100] += 1
-        cells[at + _IN] += bytes_in
-        cells[at + _OUT] += bytes_out
-        cells[listener + _LISTENER_IN] += bytes_in
-        cells[listener + _LISTENER_OUT] += bytes_out
-        cells[at + _SUM] += micros
+        tally = self._unrouted if route is None else route.tally
+        if tally.listener != listener:
+            tally.settle()
+            tally.listener = listener
+        if not tally.requests:
+            lane.at_round_end.append(tally.settle)
+        tally.requests += 1
+        tally.bytes_in += bytes_in
+        tally.bytes_out += bytes_out
+        tally.micros += micros
+        if not 200 <= status < 300:
+            tally.other(status)
         bucket = micros.bit_length()
-        cells[at + _LATENCY + (bucket if bucket < _LAST_BUCKET else _LAST_BUCKET)] += 1
+        self.cells[tally.route + _LATENCY + (bucket if bucket < _LAST_BUCKET else _LAST_BUCKET)] += 1
         if reason:
-            cells[at + _REASONS + REASON_NUMBERS[reason]] += 1
+            self.cells[tally.route + _REASONS + REASON_NUMBERS[reason]] += 1
         if self.access.enabled:
             if lane.wall != self._wall:
                 self._wall = lane.wall

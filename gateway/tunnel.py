@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.frames import GOING_AWAY, Frames
-from supervisor.ground.lane import Session, park
+from supervisor.ground.lane import PARK, Session
 
 IDLE_SECONDS: Final = 3600.0  # without a byte either way; WebSockets ping far more often
 FAREWELL_SECONDS: Final = 10.0  # for the rest of the closing handshake
@@ -113,7 +113,7 @@ async def tunnel(
     while up.held or down.held or not (up.ended and down.ended):
         upwards, downwards = up.step(), down.step()
         if upwards < 0 and downwards < 0:
-            await park()
+            await PARK
             continue
         if down.said is not parting:
             parting = True

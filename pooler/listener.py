@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from pooler.config import ListenerTable
-from supervisor.ground.lane import Conn, park
+from supervisor.ground.lane import PARK, Conn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class Listener:
             try:
                 return conn.sock.recv(1, socket.MSG_PEEK) == TLS_HANDSHAKE
             except BlockingIOError:
-                await park()
+                await PARK
         return False
 
     async def secure(self, conn: Conn) -> TlsConn:

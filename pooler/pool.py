@@ -17,7 +17,7 @@ import attrs
 from pooler import acquaintance, handover, opening, recovery, standing
 from pooler.errors import CANNOT_CONNECT_NOW, PeerError, ServerError, notice
 from pooler.server import ServerConnection
-from supervisor.ground.lane import Overdue, park
+from supervisor.ground.lane import PARK, Overdue
 from supervisor.plane.layout import Kind, LeasePool, LeasePoolState
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class ServerPool:
             try:
                 if conn.readable:
                     client.listen(MAX_EARLY)
-                await park()
+                await PARK
             except Overdue:
                 if client.server is None:
                     self._look(client)

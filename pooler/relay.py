@@ -17,7 +17,7 @@ from pooler.refusal import Canceled, NoReplica, Refusal
 from pooler.routing import refused, route
 from pooler.settling import settle
 from pooler.states import IDLE, MAX_MESSAGE, QUERY, TERMINATE
-from supervisor.ground.lane import Overdue, park
+from supervisor.ground.lane import PARK, Overdue
 from supervisor.plane.layout import LeasePool
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     if pool.leaving:
                         raise shutting_down()
                     session.deadline = lane.now + pool.settings.client_idle_timeout
-                await park()
+                await PARK
             elif more:
                 data = data + more if data else more
             else:
@@ -110,7 +110,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             try:
                 pool.enqueue(client)
                 try:
-                    await park()
+                    await PARK
                 except Overdue:
                     pass
                 if client.server is None:
@@ -257,7 +257,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                         if lane.credit < 0:
                             await lane.pause()
                         continue
-                await park()
+                await PARK
         except BaseException:
             if unsent:
                 out.unknown = True

@@ -20,7 +20,7 @@ from gateway.patience import CLIENT_SECONDS
 from gateway.refusal import SEND_SECONDS, linger
 from gateway.session import HEAD_SECONDS, NEXT_SECONDS
 from gateway.shared import Shared
-from supervisor.ground.lane import Overdue, park
+from supervisor.ground.lane import PARK, Overdue
 from supervisor.plane.layout import Listener
 
 LOOK_SECONDS: Final = 1.0  # between looks at the deadlines of a connection at work
@@ -117,7 +117,7 @@ class Link:
                 else:
                     connection.busy = False
                     session.deadline = self._busy_at + self._patience
-                await park()
+                await PARK
             except Overdue:
                 self._look()
 

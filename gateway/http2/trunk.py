@@ -17,7 +17,7 @@ from gateway.http2.asking import request_block
 from gateway.http2.client import AskedStream, Http2Client
 from gateway.http2.errors import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, ConnectionFault
 from gateway.messages import Content, End, Head, Interim, Lost, Message
-from supervisor.ground.lane import Overdue, Session, park
+from supervisor.ground.lane import PARK, Overdue, Session
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
 
@@ -119,7 +119,7 @@ class Trunk:
             else:
                 session.deadline = self._rested + IDLE_SECONDS
             try:
-                await park()
+                await PARK
             except Overdue:
                 if self._unsent:
                     raise

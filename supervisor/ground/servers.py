@@ -14,6 +14,7 @@ from supervisor.ground.config import ServerTable
 from supervisor.plane import layout
 
 _IN_FLIGHT, _REQUESTS = layout.Server.IN_FLIGHT, layout.Server.REQUESTS
+_BYTES_IN, _BYTES_OUT = layout.Server.BYTES_IN, layout.Server.BYTES_OUT
 _STREAK, _FAILURES = layout.Server.STREAK, layout.Server.FAILURES
 
 
@@ -52,6 +53,8 @@ class Server:
     host: str = ""  # the name it is looked up by, unless that is a service's: what it must prove in TLS
     flights: memoryview[int] = attrs.field(init=False, repr=False)  # work in flight, a cell for each process
     takes: bool = attrs.field(default=True, init=False)  # as of the pool's last look
+    bytes_in: int = attrs.field(default=0, init=False)  # of this round, here and below: `settle` adds them
+    bytes_out: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.narrow(layout.COLUMNS - 1)
@@ -85,6 +88,13 @@ class Server:
         cells, at = self._cells, self.base + _STREAK
         if cells[at]:
             cells[at] = 0
+
+    def settle(self) -> None:
+        """Add to the cells what was counted in `bytes_in` and `bytes_out`: once a round, not each time."""
+        cells, base = self._cells, self.base
+        cells[base + _BYTES_IN] += self.bytes_in
+        cells[base + _BYTES_OUT] += self.bytes_out
+        self.bytes_in = self.bytes_out = 0
 
     def usable(self) -> bool:
         """Whether work that began here may go on here: up, draining, or tried for want of better."""

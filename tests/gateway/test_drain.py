@@ -9,7 +9,7 @@ from gateway.connection import Connection
 from gateway.drain import Drain
 from gateway.forwarded import Client
 from gateway.tunnel import Farewell
-from supervisor.ground.lane import Session, park
+from supervisor.ground.lane import PARK, Session
 from supervisor.ground.net.memory import Rehearsal
 
 
@@ -20,7 +20,7 @@ def test_silent_connections_end_one_after_the_other_and_busy_ones_stay() -> None
 
     async def session() -> None:
         while True:
-            await park()
+            await PARK
 
     for number in range(12):
         one = lane.spawn(session())
@@ -53,7 +53,7 @@ def test_websockets_are_told_one_after_the_other_in_the_first_half() -> None:
 
     async def session() -> None:
         while True:
-            await park()
+            await PARK
 
     for _ in range(10):
         connection = live[lane.spawn(session())] = Connection(nobody, nobody, Client("192.0.2.1", "http", False), 0.0)

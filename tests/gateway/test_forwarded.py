@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from gateway.fields import Field, FieldParser
-from gateway.forwarded import ID_BLOCK, Client, Identities, from_proxy, id_lines, nearest_stranger
+from gateway.forwarded import ID_BLOCK, ID_LINES, Client, Identities, from_proxy, nearest_stranger
 
 IDENTITY = (b"0123456789abcdef0123456789abcdef", b"fedcba9876543210")
 
@@ -22,21 +22,21 @@ def told(*lines: bytes, peer: str = "10.0.0.1") -> tuple[dict[str, str], str, st
 
 
 def test_a_stranger_is_described_by_us_alone() -> None:
-    assert Client("192.0.2.1", "https", False).lines(b"h:443").split(b"\r\n") == [
+    assert Client("192.0.2.1", "https", False).introduce(b"h:443").split(b"\r\n") == [
         b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-Proto: https", b"X-Forwarded-Host: h:443",
         b'Forwarded: for=192.0.2.1;proto=https;host="h:443"',
     ]  # fmt: skip
 
 
 def test_ipv6_is_quoted_in_forwarded() -> None:
-    assert b'Forwarded: for="[2001:db8::1]";proto=http;host=h' in Client("2001:db8::1", "http", False).lines(b"h")
+    assert b'Forwarded: for="[2001:db8::1]";proto=http;host=h' in Client("2001:db8::1", "http", False).introduce(b"h")
 
 
 def test_another_host_on_the_same_connection_gets_its_own_lines() -> None:
     client = Client("192.0.2.1", "http", False)
-    assert b"Host: a" in client.lines(b"a")
-    assert b"Host: b" in client.lines(b"b")
-    assert b"Host: a" in client.lines(b"a")
+    assert b"Host: a" in client.introduce(b"a")
+    assert b"Host: b" in client.introduce(b"b")
+    assert b"Host: a" in client.introduce(b"a")
 
 
 def test_ids_are_random_and_their_trace_context_is_whole() -> None:
@@ -45,7 +45,7 @@ def test_ids_are_random_and_their_trace_context_is_whole() -> None:
     assert len({request_id for request_id, _ in drawn}) == len(drawn)
     for request_id, span in (drawn[0], drawn[-1]):
         assert (len(request_id), len(span)) == (32, 16)
-        assert id_lines(request_id, span).split(b"\r\n") == [
+        assert (ID_LINES % (request_id, request_id, span)).split(b"\r\n") == [
             b"X-Request-Id: " + request_id, b"traceparent: 00-%b-%b-01" % (request_id, span),
         ]  # fmt: skip
 

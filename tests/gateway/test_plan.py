@@ -116,7 +116,7 @@ def test_a_redirect_carries_the_edits_of_answers(made: Plan) -> None:
 
 def test_every_answer_names_the_request_and_the_site(made: Plan) -> None:
     assert made.served_by == b"X-Served-By: fra-1-"
-    assert made.tail % b"id" == b"\r\nX-Request-Id: id\r\nX-Served-By: fra-1-\r\n\r\n"
+    assert made.tail(b"id") == b"\r\nX-Request-Id: id\r\nX-Served-By: fra-1-\r\n\r\n"
     assert made.drain_timeout == 7.0
 
 

@@ -26,7 +26,8 @@ def account(house: House, shared: Shared) -> Account:
     """One request of the route web; `took` in seconds."""
     [listener] = house.gateway._listeners.values()
 
-    def account(status: int = 200, reason: str = "", routed: bool = True, took: float = 0.0, **changed: Any) -> None:
+    def account(status: int = 200, reason: str = "", routed: bool = True, took: float = 0.0, settled: bool = True,
+                **changed: Any) -> None:  # fmt: skip
         given: dict[str, Any] = {
             "listener": listener.counters, "route": listener.plan.routes["web"] if routed else None,
             "asked": '"method":"GET","host":"a","path":"/"', "client": '"192.0.2.1"', "user": "null", "server": "web/s",
@@ -34,6 +35,8 @@ def account(house: House, shared: Shared) -> Account:
             "began_ns": shared.lane.now_ns - int(took * 1e9), **changed,
         }  # fmt: skip
         shared.account(*given.values())
+        if settled:
+            shared.lane.finish_round()
 
     return account
 
@@ -46,6 +49,26 @@ def test_a_request_is_counted_by_its_status_and_its_bytes(house: House, account:
     assert house.rows(Kind.ROUTE, "web", Route.REQUESTS) == 7
     assert house.rows(Kind.ROUTE, "web", Route.BYTES_IN) == house.rows(Kind.LISTENER, "gateway/web", Listener.BYTES_IN)
     assert house.rows(Kind.ROUTE, "web", Route.BYTES_OUT) == 140
+
+
+def test_what_a_round_did_is_in_the_plane_at_its_end(house: House, account: Account) -> None:
+    for status in (200, 404, 200):
+        account(status, settled=False)
+    house.lane.finish_round()
+    fields = (Route.REQUESTS, Route.RESPONSES_2XX, Route.RESPONSES_4XX, Route.BYTES_IN)
+    assert [house.rows(Kind.ROUTE, "web", field) for field in fields] == [3, 2, 1, 30]
+    house.lane.finish_round()
+    assert [house.rows(Kind.ROUTE, "web", field) for field in fields] == [3, 2, 1, 30], "and only once"
+
+
+def test_two_listeners_of_one_route_are_counted_apart(house: House, account: Account) -> None:
+    other = house.plane.allocate(Kind.LISTENER, "gateway/other")
+    account(settled=False)
+    account(listener=house.plane.counters(Kind.LISTENER, other, house.column), bytes_in=7, settled=False)
+    account()
+    assert house.rows(Kind.LISTENER, "gateway/web", Listener.BYTES_IN) == 20
+    assert house.rows(Kind.LISTENER, "gateway/other", Listener.BYTES_IN) == 7
+    assert house.rows(Kind.ROUTE, "web", Route.BYTES_IN) == 27
 
 
 @pytest.mark.parametrize(

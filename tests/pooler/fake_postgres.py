@@ -16,7 +16,7 @@ import attrs
 
 from pooler.errors import PeerError
 from pooler.messages import HEAD, HEAD_SIZE, READY_IDLE, message, parameter_status
-from supervisor.ground.lane import Session, park
+from supervisor.ground.lane import PARK, Session
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 
 DEFAULTS = {"server_version": "15.1", "TimeZone": "UTC", "client_encoding": "UTF8", "application_name": ""}
@@ -101,7 +101,7 @@ class FakePostgres:
             while self.silent:
                 if conn.recv_nowait() == b"":
                     return
-                await park()
+                await PARK
             if self.refusal is not None:
                 await conn.send(self.refusal.encode())
                 return

@@ -8,9 +8,10 @@ is resumed looks again at what it waits for.
 
 from supervisor.ground.lane.conn import READ_SIZE, Conn, Stream, wait_any
 from supervisor.ground.lane.epoll import Lane, Listening
-from supervisor.ground.lane.sessions import Cancelled, Event, Overdue, Scheduler, Scope, Session, park
+from supervisor.ground.lane.sessions import PARK, Cancelled, Event, Overdue, Scheduler, Scope, Session
 
 __all__ = [
+    "PARK",
     "READ_SIZE",
     "Cancelled",
     "Conn",
@@ -22,6 +23,5 @@ __all__ = [
     "Scope",
     "Session",
     "Stream",
-    "park",
     "wait_any",
 ]

@@ -11,7 +11,7 @@ from typing import TypeVar, TypeVarTuple
 import outcome
 import trio
 
-from supervisor.ground.lane.sessions import Cancelled, Scheduler, park
+from supervisor.ground.lane.sessions import PARK, Cancelled, Scheduler
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -37,7 +37,7 @@ async def bridge(scheduler: Scheduler, nursery: trio.Nursery, function: Callable
     nursery.start_soon(task)
     try:
         while not result:
-            await park()
+            await PARK
     except (Exception, Cancelled) as interruption:
         if not result:
             scope.cancel()

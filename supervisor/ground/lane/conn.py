@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from supervisor.ground.lane.sessions import Session, park
+from supervisor.ground.lane.sessions import PARK, Session
 
 if TYPE_CHECKING:
     from supervisor.ground.lane.epoll import Lane
@@ -91,7 +91,7 @@ class Conn:
                     return data
             if self.fd < 0:
                 raise closed_here()
-            await park()
+            await PARK
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """How many bytes the kernel took; 0 when it takes none now."""
@@ -117,7 +117,7 @@ class Conn:
             if not self.writable:
                 if self.fd < 0:
                     raise closed_here()
-                await park()
+                await PARK
                 continue
             rest = rest[self.send_nowait(rest) :]
 
@@ -187,4 +187,4 @@ async def wait_any(*conns: Any) -> None:
     each before, and looks again after."""
     for conn in conns:
         conn.waiter = conn.lane.current
-    await park()
+    await PARK

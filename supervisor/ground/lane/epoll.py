@@ -21,7 +21,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from supervisor.ground.lane.bridge import bridge
 from supervisor.ground.lane.conn import Conn
-from supervisor.ground.lane.sessions import PARKED, TURN_READS, Crashed, Scheduler, park
+from supervisor.ground.lane.sessions import PARK, PARKED, TURN_READS, Crashed, Scheduler
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -186,7 +186,7 @@ class Lane(Scheduler):
         try:
             conn.writable = False
             while not conn.writable:
-                await park()
+                await PARK
             failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if failure:
                 raise OSError(failure, os.strerror(failure))
@@ -304,6 +304,8 @@ class Lane(Scheduler):
                     self.foreign(session, token)
         if self._queue:
             self.turn()
+        if self.at_round_end:
+            self.finish_round()
         if self.closing:
             self._close_all()
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from supervisor.ground.lane import park
+from supervisor.ground.lane import PARK
 from supervisor.ground.net import proxy
 from supervisor.ground.net.proxy import ProxyHeader
 
@@ -47,4 +47,4 @@ async def peeked(conn: Any) -> ProxyHeader:
         # Every segment that arrives makes an edge, whether or not the ones before it were read.
         conn.readable = False
         while not conn.readable:
-            await park()
+            await PARK

@@ -19,7 +19,7 @@ import trio.testing
 
 from supervisor.ground.lane.bridge import bridge
 from supervisor.ground.lane.conn import READ_SIZE
-from supervisor.ground.lane.sessions import Crashed, Scheduler, Session, park
+from supervisor.ground.lane.sessions import PARK, Crashed, Scheduler, Session
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -91,7 +91,7 @@ class MemoryConn:
             if data is not None:
                 return data
             self._check_open()
-            await park()
+            await PARK
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """How many bytes the peer's buffer took; 0 when it takes none now."""
@@ -117,7 +117,7 @@ class MemoryConn:
         while rest:
             if not self.writable:
                 self._check_open()
-                await park()
+                await PARK
                 continue
             rest = rest[self.send_nowait(rest) :]
 
@@ -212,7 +212,7 @@ class Rehearsal(Scheduler):
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         accepted = self.servers[address]
         while accepted is None:
-            await park()
+            await PARK
         near, far = self.pair()
         near.attach()
         coro = accepted(far)
@@ -314,6 +314,7 @@ class Rehearsal(Scheduler):
             elif not session.queued:
                 self.step(session)
         self.turn()
+        self.finish_round()
 
     def _set_clock(self, now_ns: int) -> None:
         self.wall += (now_ns - self.now_ns) / 1e9

@@ -17,7 +17,7 @@ from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _openssl
 
 from supervisor.ground.lane.conn import Conn, closed_here
-from supervisor.ground.lane.sessions import park
+from supervisor.ground.lane.sessions import PARK
 
 RECORD = 16 * 1024  # RFC 8446 §5.1: a record carries at most 2^14 bytes
 # A system error stays in OpenSSL's queue, which is one for the thread: OpenSSL 3 would give it to the next connection
@@ -67,11 +67,11 @@ class TlsConn(Conn):
             except SSL.WantReadError:
                 self.readable = False
                 while not self.readable and self.fd >= 0:
-                    await park()
+                    await PARK
             except SSL.WantWriteError:
                 self.writable = False
                 while not self.writable and self.fd >= 0:
-                    await park()
+                    await PARK
             except SSL.Error as error:
                 raise _failure(error) from None
             else:
@@ -150,7 +150,7 @@ class TlsConn(Conn):
                 return data
             if self.fd < 0:
                 raise closed_here()
-            await park()
+            await PARK
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         if not self.writable or not data:
@@ -186,7 +186,7 @@ class TlsConn(Conn):
             if not self.writable:
                 if self.fd < 0:
                     raise closed_here()
-                await park()
+                await PARK
 
     def shutdown_write(self) -> None:
         """Send close_notify, then end our side of the connection."""

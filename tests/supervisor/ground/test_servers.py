@@ -52,6 +52,15 @@ def test_work_is_counted_while_it_lasts_and_for_ever(plane: Plane) -> None:
     assert plane.total(Kind.SERVER, server.row, layout.Server.REQUESTS) == 3
 
 
+def test_the_bytes_of_a_round_are_added_once(plane: Plane) -> None:
+    server, _ = make(plane)
+    server.bytes_in, server.bytes_out = 5, 7
+    for _ in range(2):
+        server.settle()
+        cells = plane.cells[server.base + layout.Server.BYTES_IN], plane.cells[server.base + layout.Server.BYTES_OUT]
+        assert cells == (5, 7)
+
+
 def test_failures_in_a_row_are_told_to_the_pool(plane: Plane) -> None:
     server, owner = make(plane)
     server.failed(1)

@@ -143,6 +143,21 @@ def test_a_storm_of_connections_leaves_turns_for_those_already_here(by_hand: Lan
         listening.close()
 
 
+def test_what_is_put_off_is_done_at_the_end_of_the_round(by_hand: Lane) -> None:
+    said: list[str] = []
+
+    async def first() -> None:
+        by_hand.at_round_end.append(lambda: said.append("end"))
+
+    async def second() -> None:
+        said.append("second")
+
+    by_hand.spawn(first())
+    by_hand.spawn(second())
+    by_hand._round()
+    assert said == ["second", "end"]
+
+
 def test_closing_a_listening_leaves_the_socket_and_polls_no_more(by_hand: Lane) -> None:
     with listener() as server:
         listening = by_hand.listen(server, lambda sock, _: echo(by_hand, sock))

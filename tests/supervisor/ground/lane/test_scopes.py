@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.ground.lane import Cancelled, Event, Overdue, Session, park
+from supervisor.ground.lane import PARK, Cancelled, Event, Overdue, Session
 from supervisor.ground.net.memory import Rehearsal
 
 
@@ -28,7 +28,7 @@ def said() -> list[str]:
 
 async def park_for_good() -> None:
     while True:
-        await park()
+        await PARK
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_childs_error_cancels_the_block_and_the_others(
                     said.append("block ended")
         except ConnectionResetError:
             said.append("caught")
-        await park()
+        await PARK
         said.append("went on")
 
     parents = lane.spawn(parent())

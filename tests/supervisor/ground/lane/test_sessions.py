@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from supervisor.ground.lane import Cancelled, Event, Overdue, Scheduler, Session, park
+from supervisor.ground.lane import PARK, Cancelled, Event, Overdue, Scheduler, Session
 
 
 class Driver(Scheduler):
@@ -43,7 +43,7 @@ def driver() -> Driver:
 
 async def park_for_good() -> None:
     while True:
-        await park()
+        await PARK
 
 
 # -- turns
@@ -85,7 +85,7 @@ def test_waking_twice_is_one_turn(driver: Driver) -> None:
         nonlocal turns
         while True:
             turns += 1
-            await park()
+            await PARK
 
     session = driver.spawn(count())
     driver.settle()
@@ -345,7 +345,7 @@ def test_expire_in_is_exact_to_a_sweep(driver: Driver, seconds: float) -> None:
 def test_a_deadline_put_off_does_not_fall(driver: Driver) -> None:
     async def session() -> None:
         while True:
-            await park()
+            await PARK
 
     one = driver.spawn(session())
     driver.settle()
@@ -637,7 +637,7 @@ def test_cancelling_oneself_takes_effect_at_the_next_wait(driver: Driver) -> Non
     async def session() -> None:
         driver.current.cancel()
         said.append("still here")
-        await park()
+        await PARK
         said.append("not reached")
 
     driver.spawn(session())
@@ -688,7 +688,7 @@ def test_the_end_of_all_closes_even_those_that_will_not_go(driver: Driver) -> No
     async def swallows() -> None:
         while True:
             try:
-                await park()
+                await PARK
             except Cancelled:
                 said.append("swallowed")
 
@@ -707,7 +707,7 @@ def test_the_end_of_all_closes_even_those_that_will_not_go(driver: Driver) -> No
                 await park_for_good()
             except BaseException:
                 pass
-        await park()
+        await PARK
 
     async def good() -> None:
         try:
@@ -730,7 +730,7 @@ def test_those_who_watch_learn_of_a_forced_end(driver: Driver) -> None:
     async def swallows() -> None:
         while True:
             try:
-                await park()
+                await PARK
             except Cancelled:
                 pass
 
@@ -740,3 +740,18 @@ def test_those_who_watch_learn_of_a_forced_end(driver: Driver) -> None:
     driver.end_all()
     assert ended == [one]
     assert one.done
+
+
+def test_what_is_put_off_to_the_end_of_a_round_is_done_once_and_fails_alone(driver: Driver) -> None:
+    done: list[str] = []
+
+    def fails() -> None:
+        raise ValueError
+
+    driver.at_round_end += [fails, lambda: done.append("after")]
+    for _ in range(2):
+        driver.finish_round()
+        assert done == ["after"]
+    driver.at_round_end.append(lambda: done.append("swept"))
+    driver.sweep()
+    assert done == ["after", "swept"]
