@@ -105,12 +105,12 @@ class BlockDecoder:
                 if index == mask:
                     index, at = _integer(block, at, mask)
                 if not index:
-                    name, at = _string(block, at, end)
+                    name, at = read_string(block, at, end)
                 elif index < _DYNAMIC:
                     name = STATIC[index][2]
                 else:
                     name = entries[_DYNAMIC - 1 - index][2]
-                # The same as `_string`, inlined: nearly every literal ends here.
+                # The same as `read_string`, inlined: nearly every literal ends here.
                 length = block[at]
                 at += 1
                 huffman = length & 0x80
@@ -175,8 +175,8 @@ def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
         shift += 7
 
 
-def _string(block: bytes, at: int, end: int) -> tuple[bytes, int]:
-    """RFC 7541 §5.2."""
+def read_string(block: bytes, at: int, end: int) -> tuple[bytes, int]:
+    """RFC 7541 §5.2: the string at `at`, and where it ends. Raises ConnectionFault, IndexError."""
     length = block[at]
     at += 1
     huffman = length & 0x80

@@ -21,7 +21,7 @@ from gateway.http2.errors import (
     StreamFault,
 )
 from gateway.http2.frames import END_STREAM, MAX_ID, PREFACE
-from gateway.http2.heads import Fields, Head
+from gateway.http2.heads import Head
 from gateway.http2.receiving import SETTINGS_DUE, Receiving
 from gateway.http2.settings import (
     CONNECTION_WINDOW,
@@ -42,7 +42,7 @@ _GREETING: Final = (
     + frames.settings({ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: STREAM_WINDOW, MAX_HEADER_LIST_SIZE: MAX_ANSWER_LIST})
     + frames.window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
 )
-_NOT_ASKED: Final = Head(b"", Fields([]), -1, 0, "")
+_NOT_ASKED: Final = Head([])
 
 
 class AskedStream(Stream):
@@ -51,7 +51,7 @@ class AskedStream(Stream):
     __slots__ = ("answered", "bodiless", "complete", "ends_at_once", "heads", "interim")
 
     def __init__(self, id: int, send_window: int, now: float, bodiless: bool) -> None:
-        super().__init__(id, _NOT_ASKED, send_window, STREAM_WINDOW, now)
+        super().__init__(id, b"", _NOT_ASKED, send_window, STREAM_WINDOW, now)
         self.bodiless = bodiless  # HEAD: no content comes, whatever the length says
         self.heads: list[AskedHead] = []
         self.answered = False  # the final head has come

@@ -4,12 +4,11 @@ No socket, no clock: `receive_data` gets the time, `data_to_send` is what is to 
 Stream with a head; its body is read with `read_body`, which is what gives the client its window back, so nobody sends
 faster than the body goes on.
 
-A header block that was met before, while the table that it refers to has not changed since, is known by its bytes.
+A header block that was met before, while the table that it refers to has not changed since, is known by its bytes
+(familiar.py).
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 from gateway.http2.answering import Answering
 from gateway.http2.errors import (
@@ -19,25 +18,23 @@ from gateway.http2.errors import (
     ConnectionFault,
     StreamFault,
 )
+from gateway.http2.familiar import Familiar
 from gateway.http2.fields import Entry
 from gateway.http2.frames import END_STREAM, PREFACE
-from gateway.http2.heads import Head, HeadReader
+from gateway.http2.heads import HeadReader
 from gateway.http2.receiving import SETTINGS_DUE
-from gateway.http2.settings import KIB, MAX_STREAMS, STREAM_WINDOW
+from gateway.http2.settings import MAX_STREAMS, STREAM_WINDOW
 from gateway.http2.streams import Stream
-
-MAX_KNOWN: Final = 64  # header blocks remembered on a connection
-MAX_KNOWN_BLOCK: Final = KIB  # bytes; with cookies most blocks have a few hundred
 
 
 class Http2Connection(Answering):
     """One connection. `over`: write what is to be written, then close."""
 
-    __slots__ = ("_heads", "_known")
+    __slots__ = ("_familiar", "_heads")
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[bytes, Head] = {}
+        self._familiar = Familiar()
         self._heads = HeadReader()
 
     def _begin(self, data: bytes) -> int:
@@ -57,8 +54,8 @@ class Http2Connection(Answering):
         decoder = self._decoder
         before = decoder.changed
         entries = decoder.decode(block)
-        if decoder.changed != before and self._known:
-            self._known.clear()
+        if decoder.changed != before:
+            self._familiar.forget()
         return entries
 
     def _headers(self, stream_id: int, flags: int, block: bytes) -> None:
@@ -68,30 +65,29 @@ class Http2Connection(Answering):
             return self._trailers(stream, flags, block)
         if stream_id <= self.last_id or not stream_id & 1:
             return self._late_headers(stream_id, block)
-        head = self._known.get(block)
+        known = self._familiar.find(block)
         self.last_id = stream_id
         self.floods.opened()
-        if head is None:
+        if known is None:
             changed = self._decoder.changed
             entries = self._decode(block)
             try:
-                head = self._heads.read(entries)
+                known = self._heads.read(entries)
             except StreamFault as fault:
                 if stream_id <= self.accepts:
                     self.malformed += 1
                     self.refuse(stream_id, fault.number)
                     self.floods.was_reset(0.0)
                 return None
-            if changed == self._decoder.changed and len(block) <= MAX_KNOWN_BLOCK:
-                if len(self._known) >= MAX_KNOWN:
-                    self._known.clear()
-                self._known[block] = head
+            if changed == self._decoder.changed:
+                self._familiar.keep(block, *known)
         if stream_id > self.accepts:
             return None  # §6.8: opened before the GOAWAY was read
         if len(streams) >= MAX_STREAMS:
             self.trifle()
             return self.refuse(stream_id, REFUSED_STREAM)
-        stream = Stream(stream_id, head, self.output.initial_window, STREAM_WINDOW, self.now)
+        line, head = known
+        stream = Stream(stream_id, line, head, self.output.initial_window, STREAM_WINDOW, self.now)
         streams[stream_id] = stream
         if flags & END_STREAM:
             self._end_of_body(stream)

@@ -56,7 +56,7 @@ class Errand(Admission):
         self.plan: Plan = link.connection.listener.plan
         self.began = link.lane.now_ns
         self.by = 0.0  # when the answer has to be there
-        self.bytes_in = stream.head.size
+        self.bytes_in = stream.head.size + len(stream.line)
         self.child: Session | None = None
         self.server: Server | None = None
         self.upstream: Any = None
@@ -73,9 +73,9 @@ class Errand(Admission):
         head = stream.head
         try:
             if head.refusal:
-                self.asked = undecided_words(head.line, None)
+                self.asked = undecided_words(stream.line, None)
                 raise PeerError(head.refusal, "the request has more or larger header fields than are taken here")
-            judged = head.fields.judge(self.plan.guard, head.line)
+            judged = head.judge(self.plan.guard, stream.line)
             out = self.admit(shared, connection, connection.listener.here, judged)
             route, decision = self.route, self.decision
             assert route is not None
@@ -271,7 +271,7 @@ class Errand(Admission):
         """Answer with a problem; a gRPC call, with its own kind of one."""
         link, plan = self.link, self.plan
         shared = link.shared
-        if grpc.is_call(self.stream.head.fields.lines):
+        if grpc.is_call(self.stream.head.lines):
             block = shared.blocks.encode(grpc.refusal(error)) + self.tail()
             link.core.answer(self.stream, block, b"")
             link.wake()
@@ -282,7 +282,7 @@ class Errand(Admission):
             self.request_id,
             link.lane.wall,
             close=False,
-            head_request=self.stream.head.line.startswith(b"HEAD "),
+            head_request=self.stream.line.startswith(b"HEAD "),
             fields=(plan.served_by,) if plan.served_by else (),
         )
         head, _, body = reply.partition(_END)

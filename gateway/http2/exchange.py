@@ -33,7 +33,7 @@ class StreamExchange(Exchange):
         self._errand = errand
         self._core = link.core
         self._trailers: list[bytes] = []
-        self._is_call = grpc.is_call(errand.stream.head.fields.lines)
+        self._is_call = grpc.is_call(errand.stream.head.lines)
         if self._is_call:
             now, seconds = self.lane.now, grpc.deadline(payload)
             self._patience.converse(now, seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.fields import MAX_LENGTH_DIGITS
 from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD, Guard, Judged
@@ -38,13 +38,20 @@ _PATH_AT: Final = len(b":path: ")
 _NUMBER = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS).fullmatch
 
 
-class Fields:
-    """The header lines of a request, and what the guard says of them; shared by requests that differ in their path."""
+class Head:
+    """What requests that differ in their path alone have in common, and what the guard says of it.
 
-    __slots__ = ("_guard", "_judged", "lines")
+    `length` is -1 where none is given, `size` in bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them, beyond those of
+    the request line, `refusal` a reason code, or "" if nothing is wrong.
+    """
 
-    def __init__(self, lines: list[bytes]) -> None:
+    __slots__ = ("_guard", "_judged", "length", "lines", "refusal", "size")
+
+    def __init__(self, lines: list[bytes], length: int = -1, size: int = 0, refusal: str = "") -> None:
         self.lines = lines
+        self.length = length
+        self.size = size
+        self.refusal = refusal
         self._guard: Guard | None = None
         self._judged: Judged | None = None
 
@@ -60,18 +67,8 @@ class Fields:
         return line, out, flags, length, host, bearer, extras
 
 
-class Head(NamedTuple):
-    """One request's head. `length` is -1 where none is given; `refusal` a reason code, or "" if nothing is wrong."""
-
-    line: bytes  # as a request line of HTTP/1.1
-    fields: Fields
-    length: int
-    size: int  # bytes, as SETTINGS_MAX_HEADER_LIST_SIZE counts them
-    refusal: str
-
-
-def request_head(entries: list[Entry]) -> Head:
-    """The head of a request. Raises StreamFault where RFC 9113 calls it malformed."""
+def request_head(entries: list[Entry]) -> tuple[bytes, Head]:
+    """A request, its line as HTTP/1.1 has it. Raises StreamFault where RFC 9113 calls it malformed."""
     method = scheme = authority = path = host = protocol = None
     length = -1
     cookies: list[bytes] | None = None
@@ -152,17 +149,8 @@ def request_head(entries: list[Entry]) -> Head:
     refusal = "too_many_fields" if len(entries) > MAX_FIELDS + 3 else "head_too_large" if size > MAX_HEAD else ""
     if protocol is not None and protocol.lower() != b"websocket":
         refusal = "upgrade_unknown"
-    return Head(method + b" " + path + b" HTTP/1.1", Fields(lines), length, size, refusal)
-
-
-class _Likeness(NamedTuple):
-    """What requests that differ in their path alone have in common."""
-
-    entries: list[Entry]  # held, so that nothing else gets their identities
-    method: bytes  # with the blank after it
-    fields: Fields
-    length: int
-    size: int  # without the path
+    line = method + b" " + path + b" HTTP/1.1"
+    return line, Head(lines, length, size - len(line), refusal)
 
 
 class HeadReader:
@@ -172,9 +160,10 @@ class HeadReader:
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], _Likeness] = {}
+        # The entries are held, so that nothing else gets their identities. With each, the method and a blank.
+        self._known: dict[tuple[int, ...], tuple[list[Entry], bytes, Head]] = {}
 
-    def read(self, entries: list[Entry]) -> Head:
+    def read(self, entries: list[Entry]) -> tuple[bytes, Head]:
         """As `request_head`."""
         at = 0
         for one in entries:
@@ -184,22 +173,26 @@ class HeadReader:
         else:
             return request_head(entries)
         rest = entries.copy()
-        line = rest.pop(at)[0]
-        path = line[_PATH_AT:]
+        path = rest.pop(at)[0][_PATH_AT:]
         key = (at, *map(id, rest))
         known = self._known.get(key)
         if known is None:
-            head = request_head(entries)
-            if path.startswith(b"/") and not head.refusal and head.size <= MAX_KNOWN_HEAD:
+            line, head = request_head(entries)
+            if path.startswith(b"/") and not head.refusal and head.size + len(line) <= MAX_KNOWN_HEAD:
                 if len(self._known) >= MAX_KNOWN:
                     self._known.clear()
-                method = head.line.partition(b" ")[0] + b" "
-                self._known[key] = _Likeness(rest, method, head.fields, head.length, head.size - len(line))
-            return head
-        size = known.size + len(line)
-        if not path.startswith(b"/") or path.translate(None, _TARGET_BYTES) or size > MAX_HEAD:
+                self._known[key] = rest, line.partition(b" ")[0] + b" ", head
+            return line, head
+        _, method, head = known
+        line = method + path + b" HTTP/1.1"
+        if not is_path(path) or head.size + len(line) > MAX_HEAD:
             return request_head(entries)
-        return Head(known.method + path + b" HTTP/1.1", known.fields, known.length, size, "")
+        return line, head
+
+
+def is_path(path: bytes) -> bool:
+    """Whether a request may have this path, whatever else it says."""
+    return path.startswith(b"/") and not path.translate(None, _TARGET_BYTES)
 
 
 def trailer_lines(entries: Iterable[Entry]) -> list[bytes]:

@@ -42,12 +42,13 @@ class Stream:
     """One request and its answer. What stands here is the connection's to write, but for `owner`."""
 
     __slots__ = (
-        "body", "born", "ending", "expected", "head", "id", "moved", "owner", "queued", "recv_window", "reset",
+        "body", "born", "ending", "expected", "head", "id", "line", "moved", "owner", "queued", "recv_window", "reset",
         "send_window", "state", "trailer_block", "trailers", "tunnel", "unacknowledged", "waits",
     )  # fmt: skip
 
-    def __init__(self, id: int, head: Head, send_window: int, recv_window: int, now: float) -> None:
+    def __init__(self, id: int, line: bytes, head: Head, send_window: int, recv_window: int, now: float) -> None:
         self.id = id
+        self.line = line  # the request's, as HTTP/1.1 has it
         self.head = head
         self.state = OPEN
         self.reset = -1  # the code of the RST_STREAM that ended it, sent or received

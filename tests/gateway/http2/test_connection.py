@@ -105,7 +105,7 @@ def _ask(pair: Pair, stream: int, one: dict[str, Any]) -> None:
 
 def _check_and_answer(pair: Pair, stream_id: int, one: dict[str, Any]) -> None:
     stream = pair.streams[stream_id]
-    assert stream.head.line == (b"GET " if one["body"] is None else b"POST ") + one["path"] + b" HTTP/1.1"
+    assert stream.line == (b"GET " if one["body"] is None else b"POST ") + one["path"] + b" HTTP/1.1"
     plain = [name + b": " + value for name, value in one["fields"] if name != b"cookie"]
     cookies = [value for name, value in one["fields"] if name == b"cookie"]
     expected = [b"Host: a", *plain]
@@ -113,7 +113,7 @@ def _check_and_answer(pair: Pair, stream_id: int, one: dict[str, Any]) -> None:
         expected.append(b"content-length: %d" % len(one["body"]))
     if cookies:
         expected.append(b"cookie: " + b"; ".join(cookies))
-    assert stream.head.fields.lines == expected
+    assert stream.head.lines == expected
     assert stream.state == HALF_CLOSED_REMOTE
     assert (stream.owner or b"") + pair.core.read_body(stream) == (one["body"] or b"")
     assert stream.trailers == ([b"x-sum: 1"] if one["trailers"] and one["body"] is not None else [])
@@ -230,7 +230,7 @@ def test_a_block_is_read_anew_once_the_table_has_changed() -> None:
     other = frames.frame(HEADERS, END_HEADERS | END_STREAM, 7, block(GET) + b"\x40\x01c\x01d")
     last = frames.frame(HEADERS, END_HEADERS | END_STREAM, 9, block(GET) + b"\xbe")
     streams = core.receive_data(b"".join((named, *again, other, last)), 1.0)
-    assert [stream.head.fields.lines[-1] for stream in streams] == [b"a: b", b"a: b", b"a: b", b"c: d", b"c: d"]
+    assert [stream.head.lines[-1] for stream in streams] == [b"a: b", b"a: b", b"a: b", b"c: d", b"c: d"]
 
 
 def test_blocks_may_come_in_continuations() -> None:
@@ -240,7 +240,7 @@ def test_blocks_may_come_in_continuations() -> None:
     wire = frames.frame(HEADERS, END_STREAM, 1, pieces[0])
     wire += b"".join(frames.frame(CONTINUATION, 0, 1, piece) for piece in pieces[1:-1])
     [stream] = core.receive_data(wire + frames.frame(CONTINUATION, END_HEADERS, 1, pieces[-1]), 1.0)
-    assert stream.head.fields.lines[-1] == b"a: " + b"b" * 20_000
+    assert stream.head.lines[-1] == b"a: " + b"b" * 20_000
     assert stream.state == HALF_CLOSED_REMOTE
 
 
@@ -249,7 +249,7 @@ def test_padding_and_priority_are_taken_off() -> None:
     payload = b"\x03" + b"\0\0\0\0\x10" + block(POST) + b"\0\0\0"
     core.receive_data(frames.frame(HEADERS, END_HEADERS | PADDED | PRIORITISED, 1, payload), 1.0)
     [stream] = core.receive_data(frames.frame(DATA, END_STREAM | PADDED, 1, b"\x02body\0\0"), 1.0)
-    assert stream.head.line == b"POST / HTTP/1.1"
+    assert stream.line == b"POST / HTTP/1.1"
     assert core.read_body(stream) == b"body"
 
 
