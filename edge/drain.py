@@ -6,9 +6,10 @@ what they were doing. Those that go on are left to the drain's end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from edge.connection import Connection
+from supervisor.ground.departures import Departure
 from supervisor.ground.lane import Lane, Session
 
 STEP_SECONDS = 0.1
@@ -32,12 +33,30 @@ class Drain:
         passed = self._lane.now - self._began
         if self._last and passed >= self._timeout:
             self._stop()
-            for session in self._live():
-                session.cancel()
-            return
-        silent = [session for session, connection in self._live().items() if connection.silent(session) >= passed]
-        for session in silent[: due(len(silent), passed, self._timeout, STEP_SECONDS)]:
-            session.cancel()
+            end(self._live())
+        else:
+            end_silent(self._live(), passed, self._timeout)
+
+
+def depart(departure: Departure, live: Mapping[Session, Connection]) -> None:
+    """A server that drains: the silent among its connections, and once its time is over, all of them."""
+    there = {session: one for session, one in live.items() if one.server is departure.server}
+    if departure.over:
+        end(there)
+    else:
+        end_silent(there, departure.passed, departure.timeout)
+
+
+def end(live: Iterable[Session]) -> None:
+    """All of them."""
+    for session in live:
+        session.cancel()
+
+
+def end_silent(live: Mapping[Session, Connection], passed: float, timeout: float) -> None:
+    """Those for which it is time, `passed` seconds into a drain of `timeout`, of those that were silent in it."""
+    silent = [session for session, connection in live.items() if connection.silent(session) >= passed]
+    end(silent[: due(len(silent), passed, timeout, STEP_SECONDS)])
 
 
 def due(silent: int, passed: float, timeout: float, step: float) -> int:

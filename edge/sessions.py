@@ -254,6 +254,11 @@ class SessionsSlot:
             if forget:
                 self.flows.remove(session.client[0], session.client[1])
 
+    def end_all(self, server: Server) -> None:
+        """Close the sessions of this server."""
+        for session in [session for session in self.sessions.values() if session.server is server]:
+            self.end(session)
+
     def restore(self) -> None:
         """Take up the flows that another worker left in the plane, and whose sockets it did not send."""
         listener = self.listener

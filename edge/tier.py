@@ -12,7 +12,7 @@ from edge import plan, transparent
 from edge.bulk import Pipes
 from edge.config import EdgeTable, ListenerTable
 from edge.connection import Connection
-from edge.drain import Drain
+from edge.drain import STEP_SECONDS, Drain, depart
 from edge.handover import Handed, Handover
 from edge.kernel import service
 from edge.limits import ClientLimits, Crowd, client_limits
@@ -23,6 +23,7 @@ from edge.tcp import TcpListener
 from edge.udp import UdpListener
 from supervisor.ground import pools
 from supervisor.ground.config import Config, show_path
+from supervisor.ground.departures import Departures
 from supervisor.ground.lane import Session
 from supervisor.ground.tier import ListenerSpec, Tier, Transport, Worker
 from supervisor.ground.wire import close_all
@@ -57,10 +58,12 @@ class EdgeRuntime:
         self._removed: list[TcpListener] = []  # by reloads; kept while they have connections
         self._drain: Drain | None = None
         self._quotas = Quotas(worker.plane)
+        self._departures = Departures(worker)
         self._pipes = Pipes()
         self._guests: Guests | None = None  # made with the first limit: to count touches memory
         self.commit(self.prepare(worker.config))
         worker.lane.every(SWEEP_SECONDS, self._sweep)
+        worker.lane.every(STEP_SECONDS, self._depart)
 
     def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
         one = self._listeners[listener]
@@ -152,8 +155,7 @@ class EdgeRuntime:
 
     def holding(self) -> Sequence[str]:
         # UDP sessions never hold a drain: their rows are in the plane, and the next owner goes on with them.
-        udp = [listener for listener in self._listeners.values() if isinstance(listener, UdpListener)]
-        unanswered = [f"udp {one.name}: {one.waiting()} without an answer" for one in udp if one.waiting()]
+        unanswered = [f"udp {one.name}: {one.waiting()} without an answer" for one in self._udp() if one.waiting()]
         listeners = self._tcp()
         now = self._worker.lane.now
         held = [
@@ -167,6 +169,9 @@ class EdgeRuntime:
     def _tcp(self) -> list[TcpListener]:
         return [*(one for one in self._listeners.values() if isinstance(one, TcpListener)), *self._removed]
 
+    def _udp(self) -> list[UdpListener]:
+        return [one for one in self._listeners.values() if isinstance(one, UdpListener)]
+
     def _live(self) -> dict[Session, Connection]:
         return {session: connection for listener in self._tcp() for session, connection in listener.live.items()}
 
@@ -176,15 +181,24 @@ class EdgeRuntime:
             session.cancel()
         self._pipes.close()
 
+    def _depart(self) -> None:
+        """See to the servers that were taken out by hand."""
+        for departure in self._departures.look():
+            if not departure.carries:
+                continue
+            depart(departure, self._live())
+            if departure.over:
+                for listener in self._udp():
+                    listener.leave(departure.server)
+
     def _sweep(self) -> None:
         self._handover.sweep()
         self._pipes.trim()
         self._removed = [listener for listener in self._removed if listener.live or listener.opening()]
         for tcp in self._tcp():
             tcp.record.go_on(tcp.live.values(), tcp.plan.table.log_interval)
-        for listener in self._listeners.values():
-            if isinstance(listener, UdpListener):
-                listener.sweep()
+        for listener in self._udp():
+            listener.sweep()
 
 
 def _table(config: Config) -> EdgeTable:

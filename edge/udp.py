@@ -20,7 +20,7 @@ from edge.sessions import SessionsSlot
 from edge.stateless import StatelessSlot
 from supervisor.ground.lane import Lane
 from supervisor.ground.net import proxy
-from supervisor.ground.pools import Pool
+from supervisor.ground.pools import Pool, Server
 from supervisor.plane import layout
 from supervisor.plane.flows import FlowSegment
 
@@ -84,6 +84,12 @@ class UdpListener:
     def waiting(self) -> int:
         """Datagrams whose answers a drain must wait for: they are all that nobody takes over."""
         return sum(one.waiting() for one in (*self.polled.values(), *self.left))
+
+    def leave(self, server: Server) -> None:
+        """End what this server has: its clients' next datagrams go to others."""
+        for slot in self.polled.values():
+            if isinstance(slot, SessionsSlot):
+                slot.end_all(server)
 
     def sweep(self) -> None:
         now = self.lane.now

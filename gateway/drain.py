@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.connection import Connection
+from gateway.shared import Shared
+from supervisor.ground.departures import Departure
 from supervisor.ground.lane import Lane, Session
 
 STEP_SECONDS: Final = 0.1
@@ -47,6 +49,24 @@ class Drain:
         now, self._owed = _due(len(silent), left, self._owed)
         for session in silent[:now]:
             session.cancel()
+
+
+def depart(shared: Shared, departure: Departure) -> None:
+    """A server that was taken out by hand: its idle connections end now, its WebSockets are told to go elsewhere in the
+    first half of the time, and what goes on when that is over is cut."""
+    server, lane = departure.server, shared.lane
+    shared.upstreams.leave(server)
+    shared.trunks.leave(server)
+    if not departure.carries:
+        return
+    waiting = [(session, bye) for session, (where, bye) in shared.tunnels.items() if where is server and not bye.asked]
+    for session, farewell in waiting[
+        : departure.due(len(waiting), departure.timeout / 2 - departure.passed, STEP_SECONDS)
+    ]:
+        farewell.asked = True
+        lane.wake(session)
+    if departure.over:
+        shared.upstreams.cut(server)
 
 
 def _due(count: int, left: float, owed: float) -> tuple[int, float]:

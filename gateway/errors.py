@@ -63,6 +63,7 @@ REASONS: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "forbidden": (403, "Token does not permit it"),
         "keys_missing": (503, "Keys for tokens not there yet"),
         "overloaded": (503, "Overloaded"),
+        "server_drained": (503, "Server taken out before its answer was complete"),
     }
 )
 

@@ -160,7 +160,15 @@ class Exchange(ABC):
             cells[base + _BYTES_IN] += down
             self.bytes_out += down
 
-        await tunnel(self.session, self._far_end(), call.conn, self.body.rest, switch.data, moved, self._farewell())
+        farewell = self._farewell()
+        self.shared.tunnels[self.session] = call.server, farewell
+        try:
+            await tunnel(self.session, self._far_end(), call.conn, self.body.rest, switch.data, moved, farewell)
+        except PeerError as error:  # no answer can be given any more
+            self.reason = error.code
+            raise TimeoutError from None
+        finally:
+            del self.shared.tunnels[self.session]
 
     # -- connecting
 

@@ -18,9 +18,11 @@ from gateway.http2.trunks import Trunks
 from gateway.plan import Route
 from gateway.problems import http_date
 from gateway.tally import Tally
+from gateway.tunnel import Farewell
 from gateway.upstreams import Upstreams
-from supervisor.ground.lane import Lane
+from supervisor.ground.lane import Lane, Session
 from supervisor.ground.log import AccessLog
+from supervisor.ground.pools import Server
 from supervisor.ground.queues import Queues
 from supervisor.plane import layout
 from supervisor.plane.quotas import Quotas
@@ -36,7 +38,7 @@ class Shared:
 
     __slots__ = (
         "_date", "_second", "_time", "_unrouted", "_wall", "access", "admit", "answers", "blocks", "cells",
-        "identities", "lane", "queues", "tier", "trunks", "upstreams",
+        "identities", "lane", "queues", "tier", "trunks", "tunnels", "upstreams",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +56,7 @@ class Shared:
         self.blocks = BlockEncoder()
         self.upstreams = Upstreams(lane, cells, complain)
         self.trunks = Trunks(self)
+        self.tunnels: dict[Session, tuple[Server, Farewell]] = {}  # WebSockets, and where they lead
         self.identities = Identities(random.Random().randbytes)
         self._second = -1
         self._date = b""

@@ -12,7 +12,7 @@ from OpenSSL import SSL
 from gateway import keeper, plan
 from gateway.config import NO_ROUTE, GatewayTable
 from gateway.connection import Connection
-from gateway.drain import Drain
+from gateway.drain import STEP_SECONDS, Drain, depart
 from gateway.errors import REASONS
 from gateway.keymessages import Keys
 from gateway.keyrings import KeyRings
@@ -22,6 +22,7 @@ from gateway.shared import Shared
 from gateway.transport import Transport
 from supervisor.ground import pools
 from supervisor.ground.config import Config
+from supervisor.ground.departures import Departures
 from supervisor.ground.lane import Session
 from supervisor.ground.net.tls import base_context
 from supervisor.ground.tier import ListenerSpec, Tier, Worker
@@ -68,6 +69,8 @@ class GatewayRuntime:
         self._transports: Mapping[str, Transport] = {}
         self._keys = KeyRings(worker)
         self.commit(self.prepare(worker.config))
+        self._departures = Departures(worker)
+        worker.lane.every(STEP_SECONDS, self._depart)
 
     def attach(self, listener: str, slot: int, sock: socket.socket) -> None:
         self._listeners[listener].attach(slot, sock)
@@ -133,6 +136,11 @@ class GatewayRuntime:
         listener.draining = True
         for session in listener.live:
             self._worker.lane.wake(session)  # HTTP/2 tells its client at once
+
+    def _depart(self) -> None:
+        """See to the servers that were taken out by hand."""
+        for departure in self._departures.look():
+            depart(self._shared, departure)
 
     def holding(self) -> Sequence[str]:
         held = [

@@ -28,6 +28,12 @@ class TlsRefused(OSError):
     """The connection stands, but not under TLS."""
 
 
+def drained() -> PeerError:
+    """For what goes on when the time of its server is over."""
+    detail = "the server was taken out of its pool, and drain_timeout is over"
+    return PeerError("server_drained", detail, fields=(b"Retry-After: 1",))
+
+
 class Opening(Event):
     """A connection to a server that is being made: set when it is made, or has failed for the reason `failure`."""
 
@@ -170,6 +176,21 @@ class Upstreams:
             stack = self.idle.pop(server)
             self._gone.append(stack)
             self._empty(stack)
+
+    def leave(self, server: Server) -> None:
+        """Close the idle connections of a server that is to get no more requests."""
+        self._empty(self.idle.get(server, []))
+
+    def cut(self, server: Server) -> None:
+        """End what is under way on this server: who waits for it gets the PeerError `server_drained`."""
+        for conn in [conn for conn, owner in self._owner.items() if owner is server]:
+            waiter, told = conn.waiter, conn.on_idle
+            if waiter is not None:
+                waiter.throw(drained())
+                continue
+            self.close(conn)
+            if told is not None:
+                told(conn)
 
     def _empty(self, stack: list[tuple[Any, float]]) -> None:
         while stack:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pooler.errors import ADMIN_SHUTDOWN, PeerError
+
 if TYPE_CHECKING:
     from pooler.client import Client
     from pooler.runtime import PoolerRuntime
+    from supervisor.ground.departures import Departure
 
 STEP_SECONDS = 0.1
 
@@ -41,6 +44,27 @@ class Drain:
                 client.session.cancel()
             else:
                 self.runtime.lane.wake(client.session)  # it sees that its pool is to be left
+
+
+def depart(runtime: PoolerRuntime, departure: Departure, step: float) -> None:
+    """A server that was taken out by hand: its connections are closed when they become free. Clients that keep theirs
+    end in the second half of the time, evenly spread, and with the time whoever still has one."""
+    if not departure.carries:
+        return
+    for pool in runtime.pools.values():
+        for server in pool.servers:
+            if server.server is departure.server:
+                server.expires = server.good_until = 0.0
+    held = [one for one in runtime.clients if one.server is not None and one.server.server is departure.server]
+    if departure.over:
+        ended = held
+    elif departure.passed >= departure.timeout / 2:
+        idle = [client for client in held if silent(client)]
+        ended = idle[: departure.due(len(idle), departure.timeout - departure.passed, step)]
+    else:
+        return
+    for client in ended:
+        client.session.throw(PeerError(ADMIN_SHUTDOWN, "terminating connection because its server is drained"))
 
 
 def silent(client: Client) -> bool:

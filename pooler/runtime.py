@@ -19,7 +19,7 @@ from pooler.client import Client, run
 from pooler.config import REPLICAS, PoolerTable, pool_names_of, read_rules, users_of
 from pooler.console.averages import PERIOD, Averages
 from pooler.console.survey import Survey
-from pooler.drain import Drain
+from pooler.drain import Drain, depart
 from pooler.errors import TOO_MANY_CONNECTIONS, PeerError, shutting_down
 from pooler.hba import Rules
 from pooler.keys import Keys
@@ -34,6 +34,7 @@ from pooler.startup import CancelRequest
 from pooler.sweep import sweep
 from pooler.users import Users
 from supervisor.ground.config import Config
+from supervisor.ground.departures import Departures
 from supervisor.ground.lane import Lane, Listening
 from supervisor.ground.orders import Reloaded, RowAnswer
 from supervisor.ground.pools import Plan
@@ -84,6 +85,7 @@ class PoolerRuntime:
     clients: set[Client] = attrs.field(factory=set)  # all, those that are logging in too
     leaving: bool = False
     _polled: dict[tuple[str, int], Listening] = attrs.field(factory=dict)
+    _departures: Departures = attrs.field(init=False)
     _live_epoch: int = -1
 
     def __attrs_post_init__(self) -> None:
@@ -93,7 +95,7 @@ class PoolerRuntime:
         self.keys = Keys(worker.column)
         self.cancels = Cancels(self)
         self.survey, self.petitions, self.averages = Survey(self), Petitions(worker), Averages(worker.plane)
-        self.lookup, self.orphans = Lookup(self), Orphans(self)
+        self.lookup, self.orphans, self._departures = Lookup(self), Orphans(self), Departures(worker)
         self.table = worker.config.tier(NAME)
         self.users = users_of(self.table)
         self._listen({name: certificates(table) for name, table in self.table.listeners.items()})
@@ -216,6 +218,8 @@ class PoolerRuntime:
         died = plane.live_epoch != self._live_epoch
         if died:
             self._live_epoch = plane.live_epoch
+        for departure in self._departures.look():
+            depart(self, departure, SWEEP_SECONDS)
         for pool in [*self.pools.values()]:
             if died:
                 pool.look_around()

@@ -26,6 +26,7 @@ from edge.kernel import conntrack, fit
 from edge.kernel.ruleset import COUNTERS, Front, Target, counter_name, transaction
 from supervisor.ground import health
 from supervisor.ground.config import Config
+from supervisor.ground.departures import Departures
 from supervisor.ground.health import Health
 from supervisor.ground.pools import Pool
 from supervisor.ground.tier import TierService, Worker
@@ -38,7 +39,8 @@ COUNT = 1.0  # seconds between readings of the counters
 RETRY = 5.0  # seconds after a failure
 PATIENCE = 10.0  # seconds for nft; 40 listeners with Maglev tables take one
 
-_GONE = (Health.DOWN, Health.EJECTED, Health.MAINTENANCE)  # their flows are not left to them
+# Their flows are not left to them; nor are those of a server that drains, once `drain_timeout` is over.
+_GONE = (Health.DOWN, Health.EJECTED, Health.MAINTENANCE)
 _FORWARDING = {"ip": Path("/proc/sys/net/ipv4/ip_forward"), "ip6": Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
@@ -76,6 +78,7 @@ class Datapath:
     config: Config = attrs.field(init=False)
     generation: int = attrs.field(init=False)
     table: str = attrs.field(init=False)
+    departures: Departures = attrs.field(init=False)
     listeners: dict[str, ListenerTable] = attrs.field(factory=dict, init=False)
     told: tuple[Front, ...] | None = attrs.field(default=None, init=False)  # None: unknown, or not at all
     refused: str = attrs.field(default="", init=False)  # why the last transaction failed
@@ -85,6 +88,7 @@ class Datapath:
     def __attrs_post_init__(self) -> None:
         self.config, self.generation = self.worker.config, self.worker.plane.generation
         self.table = table_name(self.config)
+        self.departures = Departures(self.worker)
 
     async def run(self) -> None:
         self.listeners = dict(self._chosen())
@@ -92,6 +96,7 @@ class Datapath:
         try:
             while True:
                 pause = LOOK
+                self.departures.look()
                 try:
                     await self.follow(self._fronts())
                     if trio.current_time() >= due:
@@ -181,10 +186,12 @@ class Datapath:
         pool: Pool = self.worker.pools[front.servers[0].name.partition("/")[0]]
         now_ns = time.monotonic_ns()
         check = pool.table.health
+        left = {server.row for server in pool.servers if server.left}
         gone = [
             (server.host, server.port)
             for server in front.servers
-            if server not in front.usable and health.read(self.worker.plane, server.row, now_ns, check) in _GONE
+            if server not in front.usable
+            and (server.row in left or health.read(self.worker.plane, server.row, now_ns, check) in _GONE)
         ]
         protocol = socket.IPPROTO_TCP if front.protocol == "tcp" else socket.IPPROTO_UDP
         return {(protocol, front.port, host, port) for host, port in gone}

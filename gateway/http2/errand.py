@@ -22,7 +22,7 @@ from gateway.http2.streams import HALF_CLOSED_REMOTE, Stream
 from gateway.plan import Plan
 from gateway.problems import answer as problem
 from gateway.tunnel import Farewell
-from gateway.upstreams import MAX_IDLE
+from gateway.upstreams import MAX_IDLE, drained
 from gateway.websocket import new_key
 from supervisor.ground.lane import Overdue, Session
 from supervisor.ground.pools import Server
@@ -130,6 +130,8 @@ class Errand(Admission):
         except OSError:
             answer = b""
         if answer is None:
+            if upstream.fd < 0:
+                self._blame(drained())  # closed here
             return
         at = answer.find(_END)
         if at <= 0:

@@ -36,8 +36,8 @@ _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 class Trunk:
     """One connection. `gone` is called once when it takes no more requests."""
 
-    __slots__ = ("_gone", "_moved", "_rested", "_unsent", "conn", "core", "heard", "lane", "retired", "server",
-                 "session", "shared")  # fmt: skip
+    __slots__ = ("_gone", "_moved", "_rested", "_unsent", "conn", "core", "ended_by", "heard", "lane", "retired",
+                 "server", "session", "shared")  # fmt: skip
 
     def __init__(self, shared: Shared, server: Server, conn: Any, gone: Callable[[Trunk], None]) -> None:
         self.shared = shared
@@ -47,6 +47,7 @@ class Trunk:
         self.core = Http2Client()
         self.core.now = shared.lane.now
         self.retired = False  # no more requests, whatever the server says
+        self.ended_by: PeerError | None = None  # what we ended it for
         self._gone = gone
         self._unsent: bytes | memoryview = b""
         self._moved = self._rested = self.heard = shared.lane.now  # when the server last said something
@@ -76,6 +77,8 @@ class Trunk:
             pass
         except ConnectionFault:
             self._flush()  # the GOAWAY that says why
+        except PeerError as error:
+            self.ended_by = error
         finally:
             core.failed = True
             for stream in list(core.streams.values()):
@@ -247,6 +250,9 @@ class Http2Call:
         """What the end of the stream before the end of the answer means."""
         if number == REFUSED_STREAM:
             return Lost("the server refused the stream", unprocessed=True)
+        if self._trunk.ended_by is not None:
+            error = self._trunk.ended_by
+            return PeerError(error.code, error.detail, fields=error.fields)
         if self._trunk.core.failed:
             return Lost("the server's connection ended")
         if number == PROTOCOL_ERROR:

@@ -41,8 +41,12 @@ class Trunks:
         if not trunks:
             self._of.pop(trunk.server, None)
 
+    def leave(self, server: Server) -> None:
+        """Let the connections to this server end with the requests that are on them."""
+        for trunk in list(self._of.get(server, ())):
+            trunk.retire()
+
     def keep_only(self, servers: Iterable[Server]) -> None:
         """Let the connections to all other servers end with the requests that are on them."""
         for server in self._of.keys() - set(servers):
-            for trunk in list(self._of[server]):
-                trunk.retire()
+            self.leave(server)

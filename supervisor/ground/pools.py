@@ -40,6 +40,7 @@ __all__ = ["Pool", "Pools", "Server", "rows", "server_name"]
 _monotonic_ns = time.monotonic_ns
 _NOBODY: tuple[Server, ...] = ()
 _NS = 1_000_000_000
+_TAKEN_OUT = (Health.DRAINING, Health.MAINTENANCE)
 _KEYED = ("source_hash", "maglev")  # a share that grows would move keys: slow start leaves their weights alone
 
 
@@ -80,6 +81,7 @@ class Pool:
     _live: int = attrs.field(default=-1, init=False)
     _expires: int = attrs.field(default=0, init=False)  # monotonic ns of the next look, 0 none: see `_look`
     _candidates: tuple[Server, ...] = attrs.field(default=(), init=False)
+    _out: tuple[Server, ...] = attrs.field(default=(), init=False)
     _arranged: list[float] = attrs.field(factory=list, init=False)  # the shares that the choice was arranged with
     _counted: int = attrs.field(default=-1, init=False)  # the cell that each pick adds to, -1 none
     _choice: Choice = attrs.field(init=False, repr=False)
@@ -168,6 +170,11 @@ class Pool:
         self.look()
         return self._candidates
 
+    def out(self) -> tuple[Server, ...]:
+        """Those that the operator has taken out."""
+        self.look()
+        return self._out
+
     # Health
 
     def look(self) -> None:
@@ -232,8 +239,10 @@ class Pool:
         self._expires = min((end for end in (*ends, next_step) if end > now_ns), default=0)
         found, counted = candidates(table, self.zone, self.servers, healths)
         self._counted = -1 if counted is None else self._base + counted
+        self._out = tuple(server for server, one in zip(self.servers, healths, strict=True) if one in _TAKEN_OUT)
         for server, one in zip(self.servers, healths, strict=True):
-            server.takes = one in (Health.UP, Health.DRAINING) or server in found
+            server.left = server.left and one in _TAKEN_OUT
+            server.takes = (one in (Health.UP, Health.DRAINING) or server in found) and not server.left
         if found != self._candidates or shares != self._arranged:
             self._candidates, self._arranged = found, shares
             self._weigh(shares)

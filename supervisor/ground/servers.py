@@ -53,6 +53,7 @@ class Server:
     host: str = ""  # the name it is looked up by, unless that is a service's: what it must prove in TLS
     flights: memoryview[int] = attrs.field(init=False, repr=False)  # work in flight, a cell for each process
     takes: bool = attrs.field(default=True, init=False)  # as of the pool's last look
+    left: bool = attrs.field(default=False, init=False)  # it was drained, and had its time: see `departures`
     bytes_in: int = attrs.field(default=0, init=False)  # of this round, here and below: `settle` adds them
     bytes_out: int = attrs.field(default=0, init=False)
 
@@ -100,6 +101,10 @@ class Server:
         """Whether work that began here may go on here: up, draining, or tried for want of better."""
         self._pool.look()
         return self.takes
+
+    def leave(self) -> None:
+        """It was drained and had its time: nothing that began here goes on here."""
+        self.left, self.takes = True, False
 
     def in_flight(self) -> int:
         """Over all workers."""

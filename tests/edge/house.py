@@ -16,6 +16,7 @@ from edge.tcp import TcpListener
 from edge.tier import TIER, EdgeRuntime
 from supervisor.ground import pools
 from supervisor.ground.config import Config, load_bytes
+from supervisor.ground.log import logger
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 from supervisor.ground.pools import Pools
 from supervisor.ground.tier import Worker
@@ -72,7 +73,8 @@ class House:
         config = self.config(listener, pools_text)
         self.worker = Worker(
             tier="edge", number=1, column=self.column, incarnation=1, config=config, plane=self.plane,
-            mailbox=None, lane=self.lane, log=None, access=self.log,  # type: ignore[arg-type]  # as much as is used
+            mailbox=None, lane=self.lane, log=logger(),  # type: ignore[arg-type]  # as much as is used
+            access=self.log,  # type: ignore[arg-type]
             pools=Pools(config, self.plane, self.column),
         )  # fmt: skip
         self.edge = EdgeRuntime(self.worker)

@@ -9,8 +9,9 @@ import pytest
 from edge.oneway import OneWaySlot
 from edge.sessions import SessionsSlot
 from edge.udp import TELL_EVERY
+from supervisor.ground import health
 from supervisor.plane import layout
-from supervisor.plane.layout import Listener
+from supervisor.plane.layout import Admin, Kind, Listener
 from tests.edge.datagrams import House, arrived
 
 Open = Callable[..., House]
@@ -40,6 +41,23 @@ def test_a_client_keeps_its_server_and_its_port(house: Open) -> None:
     assert len(got) == 1
     assert len(got[0]) == 3
     assert len({source for _, source in got[0]}) == 1
+
+
+def test_the_sessions_of_a_server_that_leaves_end_and_the_next_datagram_goes_elsewhere(house: Open) -> None:
+    one = house()
+    client = one.client()
+    client.send(b"one")
+    one.lane.turn()
+    home = next(at for at, some in enumerate(arrived(one.servers)) if some)
+    one.listener.leave(one.pool.servers[1 - home])
+    assert one.count(Listener.SESSIONS) == 1
+    row = one.pool.servers[home].row
+    health.set_admin(one.plane, one.plane.row(Kind.POOL, "p"), row, Admin.DRAINING, layout.SUPERVISOR)
+    one.listener.leave(one.pool.servers[home])
+    assert one.count(Listener.SESSIONS) == 0
+    client.send(b"two")
+    one.lane.turn()
+    assert [data for data, _ in arrived(one.servers)[1 - home]] == [b"two"]
 
 
 @pytest.mark.parametrize(("every", "headers"), [("true", 3), ("false", 1)])

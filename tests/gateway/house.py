@@ -17,6 +17,7 @@ from gateway.config import GatewayTable
 from gateway.tier import TIER, GatewayRuntime
 from supervisor.ground import pools
 from supervisor.ground.config import Config, load_bytes
+from supervisor.ground.log import logger
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
 from supervisor.ground.pools import Pools
 from supervisor.ground.tier import Worker
@@ -68,7 +69,8 @@ class House:
         config = self.config(text)
         self.worker = Worker(
             tier="gateway", number=1, column=self.column, incarnation=1, config=config, plane=self.plane,
-            mailbox=None, lane=self.lane, log=None, access=self.log,  # type: ignore[arg-type]  # as much as is used
+            mailbox=None, lane=self.lane, log=logger(),  # type: ignore[arg-type]  # as much as is used
+            access=self.log,  # type: ignore[arg-type]
             pools=Pools(config, self.plane, self.column),
         )  # fmt: skip
         self.gateway = GatewayRuntime(self.worker)

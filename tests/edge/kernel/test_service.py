@@ -61,6 +61,16 @@ class Log:
     error = info
 
 
+class FakeLane:
+    """The time that trio has."""
+
+    @property
+    def now(self) -> float:
+        return trio.current_time()
+
+    wall = 0.0
+
+
 @attrs.define(eq=False)
 class FakeWorker:
     config: Config
@@ -69,6 +79,7 @@ class FakeWorker:
     column: int
     tier: str = "edge-datapath"
     log: Log = attrs.field(factory=Log)
+    lane: FakeLane = attrs.field(factory=FakeLane)
 
 
 @attrs.define(eq=False)
@@ -177,6 +188,20 @@ def test_a_drain_moves_new_flows_only_and_maintenance_deletes_the_old(worker: Fa
         before = len(kernel.told)
         await trio.sleep(30 * LOOK)
         assert len(kernel.told) == before  # nothing has changed
+
+    drive(worker, script)
+
+
+def test_the_flows_that_a_drain_leaves_are_deleted_when_its_time_is_over(worker: FakeWorker, kernel: Kernel) -> None:
+    async def script() -> None:
+        set_admin(worker, Admin.DRAINING)
+        await trio.sleep(worker.config.supervisor.drain_timeout - 1)
+        assert kernel.deleted == []
+        await trio.sleep(1.5)
+        assert kernel.deleted == [{(6, 80, "127.0.0.1", 9002)}]
+        set_admin(worker, Admin.NORMAL)
+        await trio.sleep(0.25)
+        assert kernel.servers() == {9001, 9002}
 
     drive(worker, script)
 
