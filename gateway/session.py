@@ -32,6 +32,7 @@ NEXT_SECONDS: Final = 60.0  # between two requests
 
 _SLOW: Final = CHUNKED | CONTINUE | OLD | WEBSOCKET  # such a request is an Exchange from the start
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
+_LINE_END: Final = b"\r\n"
 _END: Final = b"\r\n\r\n"
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
 _FLYING: Final = RouteCells.IN_FLIGHT
@@ -104,9 +105,11 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     exchange = _exchange(shared, connection, plan, here, route, decision, out, flags, length,
                                          judged[4], data, end + 4, ip, plan.tail(admission.request_id))  # fmt: skip
                 else:
-                    out.append(b"")
-                    out.append(data[end + 4 : total])
-                    request = b"\r\n".join(out)
+                    if length > 0:
+                        out += (b"", data[end + 4 : total])
+                    else:
+                        out.append(_LINE_END)  # joined like a line, it ends the last one, and the head
+                    request = _LINE_END.join(out)
                     server = route.pick(ip)
                     stack = None if server is None else idle.get(server)
                     sent, answer = 0, b""
