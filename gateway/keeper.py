@@ -18,6 +18,7 @@ from gateway.config import AuthTable, GatewayTable
 from gateway.keymessages import Keys, KeysWanted
 from gateway.keys import load_keys
 from supervisor.ground.config import Config
+from supervisor.ground.net.authorities import client_context
 from supervisor.ground.tier import TierService, Worker
 
 NAME: Final = "keys"
@@ -127,8 +128,9 @@ async def fetched(url: str, authorities: bytes | None) -> bytes:
         stream: trio.abc.Stream = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
         async with stream:
             if secure:
-                context = ssl.create_default_context(cadata=None if authorities is None else authorities.decode())
-                stream = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+                stream = trio.SSLStream(
+                    stream, client_context(authorities), server_hostname=host, https_compatible=True
+                )
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             return await _asked(stream, parts.netloc, path)
     except (OSError, trio.BrokenResourceError, ssl.SSLError) as error:

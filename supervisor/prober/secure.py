@@ -9,14 +9,13 @@ import ssl
 import trio
 
 from supervisor.ground.config import PoolTlsTable
+from supervisor.ground.net.authorities import client_context
 
 
-async def secured(stream: trio.SocketStream, tls: PoolTlsTable, name: str, alpn: str) -> trio.abc.Stream:
+async def secured(stream: trio.abc.Stream, tls: PoolTlsTable, name: str, alpn: str) -> trio.abc.Stream:
     """The stream under TLS, with the server's certificate verified as the pool says; `name` is the server's, or its
-    address. Raises ssl.SSLError."""
-    secure = trio.SSLStream(
-        stream, _context(tls, alpn), server_hostname=tls.sni or name, https_compatible=True
-    )  # fmt: skip
+    address. Raises ssl.SSLError, trio.BrokenResourceError."""
+    secure = trio.SSLStream(stream, _context(tls, alpn), server_hostname=tls.sni or name, https_compatible=True)
     try:
         await secure.do_handshake()
     except trio.BrokenResourceError as error:
@@ -28,7 +27,7 @@ async def secured(stream: trio.SocketStream, tls: PoolTlsTable, name: str, alpn:
 
 @functools.lru_cache(maxsize=256)
 def _context(tls: PoolTlsTable, alpn: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=None if tls.ca is None else tls.ca.data.decode())
+    context = client_context(None if tls.ca is None else tls.ca.data)
     if not tls.verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols([alpn])
