@@ -37,6 +37,7 @@ _EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_USUAL = select.EPOLLIN | select.EPOLLOUT  # something came, and the send buffer has room as ever
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _FULL = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -277,12 +278,15 @@ class Lane(Scheduler):
                 elif fd == self._bell:
                     os.eventfd_read(fd)
                 continue
-            if event & _READ:
-                conn.readable = True
-                if event & _LAST:
-                    conn.last = True
-            if event & _WRITE:
-                conn.writable = True
+            if event == _USUAL:
+                conn.readable = conn.writable = True
+            else:
+                if event & _READ:
+                    conn.readable = True
+                    if event & _LAST:
+                        conn.last = True
+                if event & _WRITE:
+                    conn.writable = True
             session = conn.waiter
             if session is None:
                 if conn.on_idle is not None:
