@@ -14,9 +14,9 @@ from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft,
 from pooler.messages import FLUSH, HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, NoReplica, Refusal
-from pooler.routing import refused, route
+from pooler.routing import route
 from pooler.settling import settle
-from pooler.states import IDLE, MAX_MESSAGE, QUERY, TERMINATE
+from pooler.states import IDLE, MAX_MESSAGE, TERMINATE
 from supervisor.ground.lane import PARK, Overdue
 from supervisor.plane.layout import LeasePool
 
@@ -89,12 +89,11 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
 
         unsent = b""  # noted as sent, not taken by the server yet
         noticed = False  # `data` begins with what may matter beyond its transaction
-        again = refusal = b""  # what a replica may refuse, for then it is the primary's, and how it begins to
+        trial = None  # of all that is sent, at a replica
         if routed:
-            client.pool = pool = route(client, home, data)
+            pool, trial = route(client, home, data)
+            client.pool = pool
             idle, idle_cell = pool.idle, pool.base + LeasePool.IDLE
-            if pool is not home and kind == QUERY:
-                again = data
 
         # A server for it. What waiting costs when it is short is all here; what it does when it is not, in the pool.
         if idle:
@@ -131,7 +130,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             server = client.server
             data, unsent, noticed = client.data, client.unsent, server.outstanding.noticed
             client.data = client.unsent = b""
-        if client.early:
+        if client.early and trial is None:
             data += client.take_early()
         session.deadline = _NEVER
         client.server = server
@@ -170,7 +169,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                         out.unknown = True  # noted in part, and none of it sent
                         raise
                     if translation is not None:
-                        rest += translation.take_said()
+                        said = translation.take_said()
+                        rest += said if trial is None else trial.received(said)
                     data = b""
                 if unsent:
                     try:
@@ -186,7 +186,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                         answer = b""
                     if answer is not None:
                         if not answer:
-                            raise _lost(out.failing)
+                            raise _lost(out.failing and (trial is None or trial.judged))
                         if tail:
                             answer = tail + answer
                         cut = out.received(answer)
@@ -200,14 +200,10 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                             if not translation.active:
                                 translation, out.watching = None, True
                         if peculiar:
-                            if again:
-                                refusal += answer
-                                if not refused(refusal):
-                                    answer, again = refusal, b""
-                                elif out.free:
-                                    held, answer, client.insists = again, b"", True
-                                else:
-                                    answer = b""  # the server flushes the error before its ReadyForQuery
+                            if trial is not None:
+                                answer = trial.received(answer)
+                                if out.free and not trial.judged:
+                                    held = trial.again(client)
                             if statement and out.status != IDLE:
                                 # Instead of the ReadyForQuery: behind it, a client would take the error for a notice.
                                 rest = answer[: -len(READY_IDLE)] if answer.endswith(_READY_BUSY) else answer
@@ -245,6 +241,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 elif client.graceful:  # only the answers are still to come, unless the server waits for the client
                     if not unsent and not rest and (not out.fifo or out.copy_in or out.unknown):
                         break
+                elif trial is not None:
+                    client.listen(GATHER)
                 elif conn.readable and not unsent:
                     more = receive()
                     if more is not None:
@@ -263,7 +261,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 out.unknown = True
             server.tail = tail
             client.rest = rest
-            client.midway = out.server_left > 0
+            client.midway = out.server_left > 0 and (trial is None or trial.judged)
             raise
         if sticky or not out.free:
             server.tail = tail
@@ -273,7 +271,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             out.watching = True
         client.server = answer = None  # a large answer must not stay with an idle client
         pool.release(server)
-        data = held
+        data = held if trial is None else held + client.take_early()
 
 
 def _lost(told: bool) -> ServerError:

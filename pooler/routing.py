@@ -8,10 +8,12 @@ be sure of goes to the primary.
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from pooler.messages import HEAD, HEAD_SIZE
-from pooler.states import BIND, CLOSE, DESCRIBE, ERROR, EXECUTE, FLUSH, PARSE, QUERY, SYNC
+from pooler.states import BIND, CLOSE, DESCRIBE, EXECUTE, FLUSH, PARSE, QUERY, SYNC
+from pooler.trial import Trial
 from supervisor.plane.layout import Role, ServerState
 
 if TYPE_CHECKING:
@@ -31,17 +33,26 @@ _MORE = re.compile(
     re.IGNORECASE,
 )
 _BESIDE = frozenset((CLOSE, DESCRIBE, EXECUTE, FLUSH))
-_DESCRIBED = frozenset(b"TN")  # RowDescription, NoticeResponse
 _NONE: Mapping[bytes, Statement] = {}
 
 
-def reads(data: bytes, auto: bool, prepared: Mapping[bytes, Statement] = _NONE) -> bool:
-    """Whether these first bytes of a transaction begin one that only reads. `auto`: single SELECTs, too, where they are
-    whole; `prepared` has what the client has named before."""
+class Reading(Enum):
+    """What these first bytes of a transaction are."""
+
+    NOT = 0  # or not for sure
+    BEGUN = 1  # the beginning of a transaction that only reads
+    ALONE = 2  # SELECTs, whole, and nothing else
+
+
+def reads(data: bytes, auto: bool, prepared: Mapping[bytes, Statement] = _NONE) -> Reading:
+    """Whether a transaction that begins with these bytes only reads. `auto`: single SELECTs, too, where they are whole;
+    `prepared` has what the client has named before."""
     kind, length = HEAD.unpack_from(data)
     if kind == QUERY:
         sql = data[HEAD_SIZE:length]  # without its zero
-        return bool(_READ_ONLY.match(sql)) or (auto and len(data) == length + 1 and _selects(sql))
+        if _READ_ONLY.match(sql):
+            return Reading.BEGUN
+        return Reading.ALONE if auto and len(data) == length + 1 and _selects(sql) else Reading.NOT
     at, found = 0, False
     here: set[bytes] = set()  # prepared by these bytes, and seen to read
     while at + HEAD_SIZE <= len(data):
@@ -52,17 +63,17 @@ def reads(data: bytes, auto: bool, prepared: Mapping[bytes, Statement] = _NONE) 
             sql = rest.partition(b"\0")[0] if kind == PARSE else _text(prepared.get(name))
             if kind == PARSE or name not in here:
                 if _READ_ONLY.match(sql) and not found:
-                    return True
+                    return Reading.BEGUN
                 if not (auto and _selects(sql)):
-                    return False
+                    return Reading.NOT
                 here.add(name)
             found = True
         elif kind == SYNC:
-            return found and at + length + 1 == len(data)
+            return Reading.ALONE if found and at + length + 1 == len(data) else Reading.NOT
         elif kind not in _BESIDE:
-            return False
+            return Reading.NOT
         at += length + 1
-    return False
+    return Reading.NOT
 
 
 def _text(statement: Statement | None) -> bytes:
@@ -74,41 +85,30 @@ def _selects(sql: bytes) -> bool:
     return bool(_SELECT.match(sql)) and not _MORE.search(sql)
 
 
-def route(client: Client, primary: ServerPool, data: bytes) -> ServerPool:
-    """The pool for the transaction that begins with `data`."""
+def route(client: Client, primary: ServerPool, data: bytes) -> tuple[ServerPool, Trial | None]:
+    """The pool for the transaction that begins with `data`; with a trial if a replica may refuse what that is."""
     readers = primary.readers
     if readers is None:  # a reload has taken them away
-        return primary
+        return primary, None
     if client.insists:
         client.insists, client.wrote = False, True
-        return primary
+        return primary, None
     translation = client.translation
-    read = reads(data, primary.settings.auto_reads, _NONE if translation is None else translation.names)
-    if not read and client.settings.get("default_transaction_read_only") == "on":
-        read = not _BEGIN.search(data[:64])  # a BEGIN may say READ WRITE
-    if not read:
+    reading = reads(data, primary.settings.auto_reads, _NONE if translation is None else translation.names)
+    if reading is Reading.NOT and not (
+        client.settings.get("default_transaction_read_only") == "on"
+        and not _BEGIN.search(data[:64])  # which may say READ WRITE
+    ):
         client.wrote = True
-        return primary
+        return primary, None
     if client.wrote:
         # When the last transaction ended is not known, but that it has.
         client.wrote, client.written_ns, client.needs = False, primary.lane.now_ns, 0
     if client.written_ns and not _seen(client, primary, readers):
-        return primary
-    return readers if _able(readers) else primary
-
-
-def refused(answer: bytes) -> bool:
-    """Whether this beginning of an answer is a replica's 25006, or may still become it: a function that writes was
-    called, and nothing was done. A SELECT's columns are described before."""
-    at = 0
-    while at + HEAD_SIZE <= len(answer):
-        kind, length = HEAD.unpack_from(answer, at)
-        if kind == ERROR:
-            return b"\0C25006\0" in answer[at : at + length + 1]
-        if kind not in _DESCRIBED:
-            return False
-        at += length + 1
-    return at == len(answer)
+        return primary, None
+    if not _able(readers):
+        return primary, None
+    return readers, Trial(data) if reading is Reading.ALONE else None
 
 
 def _seen(client: Client, primary: ServerPool, readers: ServerPool) -> bool:

@@ -155,7 +155,7 @@ class FakePostgres:
                 answer = await self._execute(backend, portal, buffer)
                 if answer is None:
                     return
-                skipping = answer[:1] == b"E"
+                skipping = answer[:1] == b"E" or portal in self.refuses
                 await conn.send(answer)
 
     def _extended(self, backend: Backend, kind: str, payload: bytes, portal: str) -> tuple[bytes, str]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pooler.messages import message, query
 from pooler.prepared import parsed
-from pooler.routing import reads, refused
+from pooler.routing import Reading, reads
 from supervisor.plane.layout import Kind, Role, ServerState
 from tests.pooler.fake_postgres import FakePostgres
 from tests.pooler.stage import Stage
@@ -84,7 +84,15 @@ def batch(*statements: str, sync: bool = True) -> bytes:
     ],
 )
 def test_what_only_reads(data: bytes, always: bool, auto: bool) -> None:
-    assert (reads(data, False), reads(data, True)) == (always, auto)
+    assert [reads(data, rule) is not Reading.NOT for rule in (False, True)] == [always, auto]
+
+
+def test_what_is_whole_and_only_reads() -> None:
+    """A replica may be tried with it; a transaction that begins is the client's to go on with."""
+    for data in (q("SELECT 1"), batch("SELECT $1"), batch("SELECT $1", "SELECT 2")):
+        assert reads(data, True) is Reading.ALONE
+    for data in (q("BEGIN READ ONLY"), q("BEGIN READ ONLY; SELECT 1"), batch("BEGIN READ ONLY", "SELECT 1")):
+        assert reads(data, True) is Reading.BEGUN
 
 
 def test_a_statement_that_was_prepared_before_is_known() -> None:
@@ -93,26 +101,10 @@ def test_a_statement_that_was_prepared_before_is_known() -> None:
     def bind(name: bytes) -> bytes:
         return message(b"B", b"\0" + name + bytes(7)) + message(b"E", bytes(5)) + message(b"S")
 
-    assert reads(bind(b"s"), True, prepared)
-    assert not reads(bind(b"s"), False, prepared)
-    assert not reads(bind(b"w"), True, prepared)
-    assert not reads(bind(b"other"), True, prepared)
-    assert not reads(bind(b""), True, prepared)
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (b"E" + (20).to_bytes(4, "big") + b"SERROR\0C25006\0\0\0", True),
-        (b"T\0\0\0\x06\0\0" + b"E" + (20).to_bytes(4, "big") + b"SERROR\0C25006\0\0\0", True),
-        (b"E" + (20).to_bytes(4, "big") + b"SERROR\0C42601\0\0\0", False),
-        (b"T\0\0\0\x06\0\0", True),
-        (b"T\0\0\0\x06\0\0D\0\0\0\x06\0\0", False),
-        (b"C\0\0\0\x04", False),
-    ],
-)
-def test_a_refusal_is_known_before_anything_was_said(answer: bytes, expected: bool) -> None:
-    assert refused(answer) is expected
+    assert reads(bind(b"s"), True, prepared) is Reading.ALONE
+    assert reads(bind(b"s"), False, prepared) is Reading.NOT
+    for name in (b"w", b"other", b""):
+        assert reads(bind(name), True, prepared) is Reading.NOT
 
 
 @given(st.binary(min_size=5), st.booleans())
@@ -197,6 +189,87 @@ def test_what_a_replica_refuses_as_a_write_is_the_primarys(stage: Make) -> None:
     assert fresh.kinds() == "TE"
     theatre.playing.lane.advance(0.5)
     assert fresh.kinds() == "I"
+
+
+NAMED = message(b"P", b"write\0SELECT writes()\0\0\0") + message(b"D", b"Swrite\0")
+BOUND = message(b"B", b"\0write\0" + bytes(6)) + message(b"E", bytes(5)) + message(b"S")
+
+
+def test_a_batch_that_a_replica_refuses_as_a_write_is_the_primarys(stage: Make) -> None:
+    theatre = Theatre(stage)
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    client = theatre.playing.client()
+    client.send(batch("SELECT writes()"))
+    theatre.playing.lane.advance(0.5)
+    assert client.kinds() == "12DCI"
+    assert theatre.asked() == theatre.playing.postgres.backends[0].queries == ["SELECT writes()"]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["prepared here", "prepared there by another client"])
+def test_a_statement_that_the_refused_batch_prepares_is_prepared_once(stage: Make, known: bool) -> None:
+    theatre = Theatre(stage)
+    if known:  # what we answer ourselves is kept back, too
+        other = theatre.playing.client()
+        other.send(NAMED + message(b"S"))
+        assert other.kinds() == "1nI"
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    client = theatre.playing.client()
+    client.send(NAMED + BOUND)
+    theatre.playing.lane.advance(0.5)
+    assert client.kinds() == "1n2DCI"
+    client.send(BOUND)
+    theatre.playing.lane.advance(0.5)
+    assert client.kinds() == "2DCI"
+    client.send(NAMED + message(b"S"))
+    theatre.playing.lane.advance(0.5)
+    assert client.error()["C"] == "42P05"
+
+
+def test_a_statement_prepared_before_is_refused_and_asked_of_the_primary(stage: Make) -> None:
+    theatre = Theatre(stage)
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    client = theatre.playing.client()
+    client.send(NAMED + message(b"S"))
+    assert client.kinds() == "1nI"
+    client.send(BOUND)
+    theatre.playing.lane.advance(0.5)
+    assert client.kinds() == "2DCI"
+    assert theatre.asked() == theatre.playing.postgres.backends[0].queries == ["SELECT writes()"]
+
+
+def test_what_comes_behind_a_read_is_routed_by_itself(stage: Make) -> None:
+    """Whether the read is refused or not; and no answer is lost."""
+    theatre = Theatre(stage)
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    for read in ("SELECT writes()", "SELECT 1"):
+        client = theatre.playing.client()
+        client.send(query(read))
+        client.send(query("UPDATE t") + batch("UPDATE u"))
+        theatre.playing.lane.advance(0.5)
+        assert client.kinds() == "DCIDCI12DCI"
+    assert theatre.asked() == ["SELECT writes()", "SELECT 1"]
+
+
+def test_a_client_that_leaves_during_a_trial_takes_nothing_with_it(stage: Make) -> None:
+    theatre = Theatre(stage)
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    client = theatre.playing.client()
+    client.send(batch("SELECT writes()"))
+    client.conn.close()
+    theatre.playing.lane.advance(1)
+    assert not theatre.playing.runtime.clients
+    assert theatre.playing.postgres.backends[0].queries == []
+    assert len(theatre.replica.alive) == 1
+
+
+def test_a_replica_that_dies_during_a_trial_is_told(stage: Make) -> None:
+    theatre = Theatre(stage)
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    client = theatre.playing.client()
+    client.send(batch("SELECT writes()"))
+    theatre.replica.backends[0].conn.close()
+    theatre.playing.lane.advance(1)
+    assert client.error()["M"] == "server closed the connection unexpectedly"
 
 
 def test_where_no_replica_can_be_had_the_primary_answers_until_one_comes_back(stage: Make) -> None:

@@ -80,15 +80,19 @@ def test_reads_writes_and_a_failover(pair: tuple[Cluster, Cluster], running: Poo
     primary.execute("CREATE FUNCTION w() RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES (-1)'", database="app")
     primary.execute("GRANT ALL ON FUNCTION w TO app", database="app")
     assert until(lambda: replica.execute("SELECT to_regproc('w')", database="app") != [(None,)])
+    for written, prepare in enumerate((False, True), 1):  # in the extended protocol, and simple at last
+        caller = running.connect()
+        caller.execute("SELECT w() WHERE %s", [True], prepare=prepare)  # a replica refuses it, and nobody notices
+        assert caller.execute("SELECT count(*) FROM t WHERE n = -1").fetchone() == (written,)
     caller = running.connect()
-    caller.execute("SELECT w()")  # a replica refuses it, and nobody notices
-    assert caller.execute("SELECT count(*) FROM t WHERE n = -1").fetchone() == (1,)
+    caller.execute("SELECT w()")
+    assert caller.execute("SELECT count(*) FROM t WHERE n = -1").fetchone() == (3,)
 
     holder = running.connect()
     holder.execute("BEGIN")
     holder.execute("INSERT INTO t VALUES (100)")
     assert primary.child is not None
-    assert until(lambda: replica.execute("SELECT count(*) FROM t", database="app") == [(31,)])
+    assert until(lambda: replica.execute("SELECT count(*) FROM t", database="app") == [(33,)])
     primary.child.process.send_signal(signal.SIGQUIT)
     assert until(lambda: broken(holder))
     waited: list[Any] = []
