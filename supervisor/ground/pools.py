@@ -82,6 +82,7 @@ class Pool:
     _expires: int = attrs.field(default=0, init=False)  # monotonic ns of the next look, 0 none: see `_look`
     _candidates: tuple[Server, ...] = attrs.field(default=(), init=False)
     _out: tuple[Server, ...] = attrs.field(default=(), init=False)
+    _only: Server | None = attrs.field(default=None, init=False)  # the candidate, if there is one: nothing to choose
     _arranged: list[float] = attrs.field(factory=list, init=False)  # the shares that the choice was arranged with
     _counted: int = attrs.field(default=-1, init=False)  # the cell that each pick adds to, -1 none
     _choice: Choice = attrs.field(init=False, repr=False)
@@ -108,7 +109,7 @@ class Pool:
             or (self._expires and _monotonic_ns() >= self._expires)
         ):
             self._look()
-        server = self._choose(key)
+        server = self._only or self._choose(key)
         if server is not None and ((exclude and server in exclude) or sum(server.flights) >= server.max_connections):
             server = self._other(key, exclude)
         if server is None:
@@ -247,6 +248,7 @@ class Pool:
             self._candidates, self._arranged = found, shares
             self._weigh(shares)
             self._choice.arrange(found)
+            self._only = found[0] if len(found) == 1 else None
 
     def _locate(self, server: Server) -> None:
         """Where a server given by name is now; where it was, while it is nowhere, or just being written."""
@@ -295,7 +297,7 @@ class Pool:
         self._weigh(())
         self._choice = choices.make(plan.table.balance, self._column, self.servers, plan.maglev)
         self._choose = self._choice.pick
-        self._live, self._candidates, self._arranged = -1, _NOBODY, []
+        self._live, self._candidates, self._only, self._arranged = -1, _NOBODY, None, []
         self._look()
 
     def _server(self, table: ServerTable, row: int) -> Server:
