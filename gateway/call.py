@@ -196,7 +196,7 @@ class Http1Call:
                 messages.append(Head(status, lines, length, dated, bodiless, self._body.done))
                 return data
             if status == 101:
-                messages.append(Switch(lines, data))
+                messages.append(Switch(lines, data, self.conn, self._moved))
                 return b""
             self._interim += 1
             if self._interim > MAX_INTERIM:
@@ -204,6 +204,11 @@ class Http1Call:
             messages.append(Interim(lines))
         self._head = data
         return b""
+
+    def _moved(self, up: int, down: int) -> None:
+        cells, base = self._shared.cells, self.server.base
+        cells[base + _BYTES_OUT] += up
+        cells[base + _BYTES_IN] += down
 
     # -- endings
 

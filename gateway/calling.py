@@ -9,6 +9,7 @@ from gateway.errors import PeerError
 from gateway.fields import TRAILERS, WEBSOCKET
 from gateway.framing import Body
 from gateway.grpc import with_deadline
+from gateway.http2.socket import SocketCall
 from gateway.http2.trunk import Http2Call, Trunk
 from gateway.plan import Route
 from gateway.shared import Shared
@@ -42,9 +43,8 @@ class Calling:
         unless `fresh`; else on a new one, within so many seconds. Raises PeerError."""
         shared, route = self._shared, self._route
         upstreams, transport = shared.upstreams, route.transport
-        if self._flags & WEBSOCKET and transport.table.protocol in ("h2", "h2c"):
-            raise PeerError("upgrade_unknown", "a WebSocket needs a server that speaks HTTP/1.1", close=False)
-        multiplexes = transport.multiplexes and not self._flags & WEBSOCKET
+        # Whoever speaks both versions gets a WebSocket by HTTP/1.1: all know that way.
+        multiplexes = transport.multiplexes and not (self._flags & WEBSOCKET and transport.may_be_old)
         server, counted = first, False
         if server is None and route.pool.table.max_queued:
             queue = shared.queues.of(route.pool)
@@ -78,7 +78,16 @@ class Calling:
         server, conn, http2 = await upstreams.open(
             route.pool, transport, key, server, within, exclude, http2=multiplexes, counted=counted
         )
-        return self._http2(shared.trunks.add(server, conn)) if http2 else self._http1(server, conn, False)
+        if not http2:
+            return self._http1(server, conn, False)
+        trunk = shared.trunks.add(server, conn)
+        if self._flags & WEBSOCKET:
+            try:
+                await self._taken(trunk, within)
+            except BaseException:
+                server.ended()
+                raise
+        return self._http2(trunk)
 
     async def _open_already(
         self, server: Server | None, within: float, fresh: bool, multiplexes: bool
@@ -92,7 +101,11 @@ class Calling:
         if not multiplexes:
             return None, ""
         trunk, failure = await self._shared_trunk(server, within)
-        return (None if trunk is None else self._http2(trunk)), failure
+        if trunk is None:
+            return None, failure
+        if self._flags & WEBSOCKET:
+            await self._taken(trunk, within)
+        return self._http2(trunk), ""
 
     async def _shared_trunk(self, server: Server, within: float) -> tuple[Trunk | None, str]:
         """A connection by HTTP/2 that has room; one that others are opening just now is waited for, and with them goes
@@ -125,7 +138,20 @@ class Calling:
         return Http1Call(self._shared, server, conn, kept, self._told(), self._body, self._head_request)
 
     def _http2(self, trunk: Trunk) -> Http2Call:
-        return Http2Call(
+        kind = SocketCall if self._flags & WEBSOCKET else Http2Call
+        return kind(
             trunk, self._route.transport.scheme, self._told(), self._body, head_request=self._head_request,
             trailers=bool(self._flags & TRAILERS),
         )  # fmt: skip
+
+    async def _taken(self, trunk: Trunk, within: float) -> None:
+        """Wait until the server has said that it takes WebSockets. Raises PeerError if it doesn't."""
+        self._shared.lane.current.expire_in(max(0.0, within))
+        try:
+            await trunk.greeted.wait()
+        except Overdue:
+            raise PeerError("connect_timeout", "the server does not say what it takes") from None
+        if trunk.room <= 0:
+            raise PeerError("connect_failed", "the server's connection ended, or is full")
+        if not trunk.core.takes_sockets:
+            raise PeerError("upgrade_unknown", "the server takes no WebSockets by HTTP/2", close=False)

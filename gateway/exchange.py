@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from gateway.call import Call, Http1Call
+from gateway.call import Call
 from gateway.calling import Calling
 from gateway.connection import Connection
 from gateway.decisions import Decision
@@ -33,10 +33,8 @@ from gateway.tunnel import Farewell, tunnel
 from gateway.websocket import check, key_of
 from supervisor.ground.lane import PARK, Overdue
 from supervisor.ground.pools import Server
-from supervisor.plane.layout import Server as ServerCells
 
 _SERVERS_FAULT: Final = frozenset({"bad_answer", "answer_cut", "answer_timeout"})
-_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 
 
 class _Again(Exception):
@@ -152,18 +150,16 @@ class Exchange(ABC):
     async def _join(self, switch: Switch) -> None:
         """The tunnel after 101."""
         call = self.call
-        assert isinstance(call, Http1Call)
-        cells, base = self.shared.cells, call.server.base
+        assert call is not None
 
         def moved(up: int, down: int) -> None:
-            cells[base + _BYTES_OUT] += up
-            cells[base + _BYTES_IN] += down
+            switch.moved(up, down)
             self.bytes_out += down
 
         farewell = self._farewell()
         self.shared.tunnels[self.session] = call.server, farewell
         try:
-            await tunnel(self.session, self._far_end(), call.conn, self.body.rest, switch.data, moved, farewell)
+            await tunnel(self.session, self._end_of_client(), switch.end, self.body.rest, switch.data, moved, farewell)
         except PeerError as error:  # no answer can be given any more
             self.reason = error.code
             raise TimeoutError from None
@@ -359,7 +355,7 @@ class Exchange(ABC):
     @abstractmethod
     def _end(self, trailers: list[bytes]) -> bytes: ...
 
-    def _far_end(self) -> Any:
+    def _end_of_client(self) -> Any:
         """The client's end of a tunnel."""
         return self.stream
 

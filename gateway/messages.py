@@ -5,7 +5,8 @@ HTTP/1.1 and HTTP/2 to servers meet here, as HTTP/1.1 and HTTP/2 of clients meet
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -50,10 +51,13 @@ class End:
 
 @attrs.frozen
 class Switch:
-    """101: from here on the bytes are the two ends' own; `data` came already."""
+    """101: from here on the bytes are the two ends' own; `data` came already. `end` is the server's, as a tunnel takes
+    it; `moved` is to be told the bytes that went up and down."""
 
     lines: list[bytes]
     data: bytes
+    end: Any
+    moved: Callable[[int, int], None]
 
 
 Message: TypeAlias = Interim | Head | Content | End | Switch

@@ -29,6 +29,11 @@ class Transport:
         return self.table.protocol in ("h2", "h2c") or (self.table.tls is not None and self.table.protocol == "auto")
 
     @property
+    def may_be_old(self) -> bool:
+        """Whether its servers can be asked by HTTP/1.1."""
+        return self.table.protocol not in ("h2", "h2c")
+
+    @property
     def scheme(self) -> bytes:
         return b"http" if self.table.tls is None else b"https"
 

@@ -44,6 +44,15 @@ def check(lines: list[bytes], key: bytes | None) -> None:
         raise PeerError("bad_answer", "the server's 101 does not answer the key of this request")
 
 
+def as_switch(lines: list[bytes], key: bytes | None) -> list[bytes]:
+    """The head of a 2xx to an extended CONNECT as HTTP/1.1 has it: 101, and the answer to the key of who asked, if it
+    gave one."""
+    accepts = [] if key is None else [b"Sec-WebSocket-Accept: " + accept_of(key)]
+    # RFC 9110 §8.6 has no length here. HAProxy 2.6 answers, beside the 200, a key that it made up itself.
+    kept = (line for line in lines[1:] if not line.lower().startswith((b"content-length:", _ACCEPT)))
+    return [b"HTTP/1.1 101 Switching Protocols", *accepts, *kept]
+
+
 def as_answer(lines: list[bytes]) -> list[bytes]:
     """The head of a 101 as HTTP/2 has it: 200, and nothing of the key (RFC 8441 §5.1)."""
     return [b"HTTP/1.1 200 ", *(line for line in lines[1:] if not line.lower().startswith(_ACCEPT))]

@@ -45,6 +45,8 @@ _starts: Final = Memo(_start)
 _fields: Final = Memo(_field)
 _SCHEMES: Final = {scheme: encode_field(b":scheme", scheme) for scheme in (b"http", b"https")}
 _TE: Final = encode_field(b"te", b"trailers")
+_CONNECT: Final = encode_field(b":method", b"CONNECT") + encode_field(b":protocol", b"websocket")
+_KEY: Final = b"sec-websocket-key:"
 
 
 def request_block(head: bytes, scheme: bytes, *, trailers: bool) -> bytes:
@@ -61,6 +63,19 @@ def request_block(head: bytes, scheme: bytes, *, trailers: bool) -> bytes:
             parts.append(remembered[line])
     if trailers:
         parts.append(_TE)
+    return b"".join(parts)
+
+
+def socket_block(head: bytes, scheme: bytes) -> bytes:
+    """The header block that opens a WebSocket (RFC 8441 §4), for the head by which HTTP/1.1 does. The key stays here,
+    for nobody would answer it (§5)."""
+    line, *lines = head.split(b"\r\n")
+    parts = [_CONNECT, encode_field(b":path", line.split(b" ")[1]), _SCHEMES[scheme], b""]
+    for line in lines:
+        if line[:5].lower() == b"host:":
+            parts[3] = encode_field(b":authority", line[5:].strip(b" \t"))
+        elif line[: len(_KEY)].lower() != _KEY:
+            parts.append(_field(line))
     return b"".join(parts)
 
 

@@ -7,6 +7,7 @@ size of a header block, by the floods' guard. Streams are given up one by one; w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from gateway.http2 import frames
@@ -26,6 +27,7 @@ from gateway.http2.receiving import SETTINGS_DUE, Receiving
 from gateway.http2.settings import (
     CONNECTION_WINDOW,
     DEFAULT_WINDOW,
+    ENABLE_CONNECT_PROTOCOL,
     ENABLE_PUSH,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
@@ -63,12 +65,15 @@ class AskedStream(Stream):
 class Http2Client(Receiving):
     """One connection. `room` says how many more requests it takes; `over`: nothing more will come of it."""
 
-    __slots__ = ("max_streams",)
+    __slots__ = ("_greeted", "max_streams", "takes_sockets")
 
-    def __init__(self) -> None:
+    def __init__(self, greeted: Callable[[], None] = lambda: None) -> None:
+        """`greeted` is called when the server has said what it takes."""
         super().__init__(SETTINGS_DUE)
+        self._greeted = greeted
         self.output.frames.append(_GREETING)
         self.max_streams = MAX_STREAMS  # until the server says otherwise; never more
+        self.takes_sockets = False  # by extended CONNECT
 
     @property
     def leaving(self) -> bool:
@@ -170,6 +175,9 @@ class Http2Client(Receiving):
 
     def settled(self, values: dict[int, int]) -> None:
         self.max_streams = min(values.get(MAX_CONCURRENT_STREAMS, self.max_streams), MAX_STREAMS)
+        # RFC 8441 §3: once said, it is not taken back.
+        self.takes_sockets |= values.get(ENABLE_CONNECT_PROTOCOL) == 1
+        self._greeted()
 
     def peer_leaves(self, last: int, number: int) -> None:
         """Requests above `last` were not looked at (§6.8)."""

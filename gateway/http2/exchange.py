@@ -87,8 +87,8 @@ class StreamExchange(Exchange):
         self._errand.link.wake()
         return b""
 
-    def _far_end(self) -> Pipe:
-        return Pipe(self._errand)
+    def _end_of_client(self) -> Pipe:
+        return Pipe(self._core, self._errand.stream, self._errand.link.wake)
 
     def _farewell(self) -> Farewell:
         farewell = self._errand.farewell = Farewell()

@@ -1,39 +1,42 @@
-"""A stream of HTTP/2 as a tunnel sees its client's end: bytes both ways, with ends of their own (RFC 8441 §5)."""
+"""A stream of HTTP/2 as a tunnel sees an end of its own: bytes both ways, with ends of their own (RFC 8441 §5)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from gateway.http2.streams import CLOSED
+from gateway.http2.endpoint import Endpoint
+from gateway.http2.streams import CLOSED, Stream
 from supervisor.ground.lane import Session
-
-if TYPE_CHECKING:
-    from gateway.http2.errand import Errand
 
 
 class Pipe:
-    """The DATA of one stream. Raises OSError once it is reset."""
+    """The DATA of one stream. `wake` is called when the connection has something to write. Raises OSError once the
+    stream is reset."""
 
-    __slots__ = ("_errand", "waiter")
+    __slots__ = ("_core", "_stream", "_wake", "waiter")
 
-    def __init__(self, errand: Errand) -> None:
-        self._errand = errand
-        self.waiter: Session | None = None  # the errand's child is woken
+    def __init__(self, core: Endpoint, stream: Stream, wake: Callable[[], None]) -> None:
+        self._core = core
+        self._stream = stream
+        self._wake = wake
+        self.waiter: Session | None = None  # whoever owns the stream knows whom to wake
 
     def recv_nowait(self) -> bytes | None:
-        errand = self._errand
-        stream = errand.stream
+        stream = self._stream
         if stream.body:
-            data = errand.link.core.read_body(stream)
-            errand.link.wake()  # the client's window may be due
+            data = self._core.read_body(stream)
+            self._wake()  # the peer's window may be due
             return data
         if stream.state == CLOSED and stream.reset >= 0:
             raise ConnectionResetError("the stream was reset")
         return b"" if stream.whole else None
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        return self._errand.send_nowait(data)
+        taken = self._core.send_body(self._stream, data)
+        if taken:
+            self._wake()
+        return taken
 
     def shutdown_write(self) -> None:
-        self._errand.link.core.send_end(self._errand.stream)
-        self._errand.link.wake()
+        self._core.send_end(self._stream)
+        self._wake()

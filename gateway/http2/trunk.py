@@ -17,7 +17,7 @@ from gateway.http2.asking import request_block
 from gateway.http2.client import AskedStream, Http2Client
 from gateway.http2.errors import NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, ConnectionFault
 from gateway.messages import Content, End, Head, Interim, Lost, Message
-from supervisor.ground.lane import PARK, Overdue, Session
+from supervisor.ground.lane import PARK, Event, Overdue, Session
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
 
@@ -36,15 +36,16 @@ _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 class Trunk:
     """One connection. `gone` is called once when it takes no more requests."""
 
-    __slots__ = ("_gone", "_moved", "_rested", "_unsent", "conn", "core", "ended_by", "heard", "lane", "retired",
-                 "server", "session", "shared")  # fmt: skip
+    __slots__ = ("_gone", "_moved", "_rested", "_unsent", "conn", "core", "ended_by", "greeted", "heard", "lane",
+                 "retired", "server", "session", "shared")  # fmt: skip
 
     def __init__(self, shared: Shared, server: Server, conn: Any, gone: Callable[[Trunk], None]) -> None:
         self.shared = shared
         self.lane = shared.lane
         self.server = server
         self.conn = conn
-        self.core = Http2Client()
+        self.greeted = Event(self.lane)  # the server's SETTINGS have come, or will not
+        self.core = Http2Client(self.greeted.set)
         self.core.now = shared.lane.now
         self.retired = False  # no more requests, whatever the server says
         self.ended_by: PeerError | None = None  # what we ended it for
@@ -85,6 +86,7 @@ class Trunk:
                 core.close(stream, NO_ERROR)
                 stream.owner.news()
             self.retire()
+            self.greeted.set()
             self.shared.upstreams.close(conn)
 
     async def _move(self) -> None:
@@ -168,7 +170,7 @@ class Http2Call:
     def __init__(
         self, trunk: Trunk, scheme: bytes, payload: bytes, body: Body, *, head_request: bool, trailers: bool
     ) -> None:
-        core, shared = trunk.core, trunk.shared
+        core = trunk.core
         self.server = trunk.server
         self.kept = core.last_id > 0
         self.heard = False
@@ -178,18 +180,23 @@ class Http2Call:
         self._head_request = head_request
         self._session: Session | None = None
         self._ended = False
+        core.now = trunk.lane.now
+        self._stream = self._ask(scheme, payload, body, trailers)
+        self._stream.owner = self
+        trunk.wake()
+
+    def _ask(self, scheme: bytes, payload: bytes, body: Body, trailers: bool) -> AskedStream:
+        """Open the stream, and send on it what is there."""
+        core = self._trunk.core
         head, _, content = payload.partition(_END)
         block = request_block(head, scheme, trailers=trailers)
-        core.now = shared.lane.now
-        self._stream: AskedStream = core.open(
-            block, body.done and not content and not body.trailers, head_request=head_request
-        )
-        self._stream.owner = self
+        ends = body.done and not content and not body.trailers
+        stream = core.open(block, ends, head_request=self._head_request)
         if content:
-            core.send_body(self._stream, content)
+            core.send_body(stream, content)
         if body.done:
-            core.send_end(self._stream, shared.blocks.encode(body.trailers))
-        trunk.wake()
+            core.send_end(stream, self._trunk.shared.blocks.encode(body.trailers))
+        return stream
 
     def attach(self, session: Session) -> None:
         self._session = session

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import PeerError
-from gateway.websocket import accept_of, as_answer, check, key_of, new_key
+from gateway.websocket import accept_of, as_answer, as_switch, check, key_of, new_key
 
 # RFC 6455 §1.3
 KEY, ACCEPT = b"dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -42,6 +42,19 @@ def test_only_the_answer_to_the_key_is_one(lines: list[bytes]) -> None:
 def test_by_http_2_it_is_a_200() -> None:
     lines = [b"HTTP/1.1 101 X", b"Sec-WebSocket-Accept: " + ACCEPT, b"Sec-WebSocket-Protocol: chat"]
     assert as_answer(lines) == [b"HTTP/1.1 200 ", b"Sec-WebSocket-Protocol: chat"]
+
+
+def test_by_http_1_it_is_a_101_that_answers_the_key_of_who_gave_one() -> None:
+    lines = [
+        b"HTTP/1.1 200 OK",
+        b"Sec-WebSocket-Protocol: chat",
+        b"content-length: 0",
+        b"sec-websocket-accept: another",
+    ]
+    switch = as_switch(lines, KEY)
+    check(switch, KEY)
+    assert switch[2:] == [b"Sec-WebSocket-Protocol: chat"]
+    assert as_switch(lines, None) == [switch[0], *switch[2:]]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=4))

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import attrs
 import pytest
+from websockets.sync.client import connect as dial
+from websockets.sync.server import serve
 
 from supervisor.cli.demo.credentials import write_certificate
 from supervisor.cli.demo.ports import free_tcp_port
 from tests.system.support.backends import Backend
-from tests.system.support.clients import Client, Response, fetch, raw
+from tests.system.support.clients import Client, Response, connect, fetch, raw
 from tests.system.support.daemon import Daemon
 from tests.system.support.poll import until
 
@@ -30,6 +36,11 @@ bind = "{plain}"
 http2 = true
 [gateway.routes.all]
 pool = "web"
+[pools.chat]
+servers = ["{chat}"]
+[gateway.routes.chat]
+path = "/chat"
+pool = "chat"
 """
 FRONT = """
 [supervisor]
@@ -69,13 +80,35 @@ class Chain:
         return fetch(self.web, target, method, {"Host": f"{pool}.test"}, body)
 
 
+@contextmanager
+def chat() -> Iterator[str]:
+    """A server of WebSockets that says everything again; its address."""
+
+    def echo(connection: Any) -> None:
+        for message in connection:
+            connection.send(message)
+
+    with serve(echo, "127.0.0.1", 0, max_size=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+def talker() -> Iterator[str]:
+    with chat() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chain(talker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     folder = tmp_path_factory.mktemp("chain")
     shown = write_certificate(folder)
     backend = Backend("http", "one", 0, ()).start()
     tls, plain, web = (f"127.0.0.1:{free_tcp_port()}" for _ in range(3))
-    inner = INNER.format(backend=backend.address, tls=tls, plain=plain, cert=shown.cert, key=shown.key)
+    inner = INNER.format(backend=backend.address, chat=talker, tls=tls, plain=plain, cert=shown.cert, key=shown.key)
     front = FRONT.format(web=web, tls=tls, plain=plain, authority=shown.authority)
     front += "".join(ROUTE.format(name=name) for name in (*POOLS, "stranger"))
     (folder / "inner").mkdir()
@@ -115,6 +148,25 @@ def test_many_share_a_connection(chain: Chain, pool: str) -> None:
     with concurrent.futures.ThreadPoolExecutor(20) as threads:
         answers = list(threads.map(lambda number: chain.ask(pool, f"/?slow=0.2&n={number}"), range(20)))
     assert sorted(one.json()["target"] for one in answers) == sorted(f"/?slow=0.2&n={n}" for n in range(20))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_websockets_pass_by_whichever_version(chain: Chain, pool: str) -> None:
+    """By extended CONNECT where the pool is asked by HTTP/2 alone."""
+    before = chain.front.metric("portway_server_connections_total", pool=pool)
+    with dial(f"ws://{pool}.test/chat", sock=connect(chain.web), max_size=None) as socket:
+        large = os.urandom(3 * MB)
+        for message in ("hello", b"", large):
+            socket.send(message)
+            assert socket.recv(20) == message
+        assert chain.ask(pool).status == 200  # beside it
+        socket.send(iter(["frag", "ment", "ed"]))
+        assert socket.recv(20) == "fragmented"
+        assert socket.ping().wait(20)
+        socket.close(4711, "enough")
+        assert socket.close_code == 4711
+    if pool.startswith("h2"):
+        assert chain.front.metric("portway_server_connections_total", pool=pool) <= before + 1
 
 
 def test_a_server_that_cannot_prove_its_name_gets_nothing(chain: Chain) -> None:
