@@ -22,6 +22,7 @@ ID_BLOCK: Final = 256  # request ids drawn at once
 _INTRODUCTION: Final = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b"
 # Of a request id, the same as the trace's, and a span. The trace starts here, so it is sampled.
 ID_LINES: Final = b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-01"
+BEFORE_ID, BEFORE_TRACE, BEFORE_SPAN, BEHIND_SPAN = ID_LINES.split(b"%b")  # for those who join what is there already
 
 _REQUEST_ID = re.compile(rb"[0-9A-Za-z._~:/+=@\-]{1,128}").fullmatch
 # W3C Trace Context §3.2: version 00, and neither id all zeros.

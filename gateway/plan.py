@@ -60,6 +60,7 @@ class Route:
     sheds_on: int  # the cell that says until when (monotonic ns) requests are refused; 0: none
     shedding: Shedding | None
     guarded: bool  # it has limits that need no identity, or sheds
+    unconditional: bool  # whoever asks is forwarded, and only that
     forward_token: bool
     timeout: float  # for an answer, over all tries
     idle_timeout: float  # between the pieces of an answer
@@ -157,6 +158,7 @@ def make(
             sheds_on=_pressure(plane, table.sheds_on),
             shedding=shedding(most, table.importance, flying),
             guarded=bool(before) or table.sheds_on is not None or most is not None,
+            unconditional=False,
             forward_token=table.forward_token,
             timeout=float(table.timeout),
             idle_timeout=float(table.idle_timeout),
@@ -172,6 +174,7 @@ def make(
             answer_edits=changes,
         )
         plain.treatment = _treatment(plain, table, pools, transports)
+        plain.unconditional = not plain.guarded and plain.verifier is None and plain.treatment is None
         return plain
 
     routes = {name: route(name, one) for name, one in table.routes.items()}

@@ -13,7 +13,7 @@ from gateway.http2.frames import DATA, END_HEADERS, END_STREAM, HEADER, HEADERS,
 from gateway.http2.output import ROOM
 from gateway.http2.receiving import PREFACE_DUE, Receiving
 from gateway.http2.settings import CONNECTION_WINDOW, DEFAULT_WINDOW, OURS
-from gateway.http2.streams import CLOSED, NEXT, SEND_END, SENDING, Stream
+from gateway.http2.streams import CLOSED, HALF_CLOSED_REMOTE, NEXT, OPEN, SEND_END, Stream
 
 DRAIN_PING: Final = b"draining"
 
@@ -54,7 +54,7 @@ class Answering(Receiving):
             and size <= output.window
             and len(block) <= MAX_FRAME
             and output.pending < ROOM
-            and stream.state in SENDING
+            and (stream.state == HALF_CLOSED_REMOTE or stream.state == OPEN)
         ):
             stream_id = stream.id
             output.frames += (
@@ -67,7 +67,11 @@ class Answering(Receiving):
             output.pending += size
             output.window -= size
             stream.send_window -= size
-            self._sent_end(stream)
+            if stream.state == HALF_CLOSED_REMOTE:  # the same as below, inlined
+                stream.state = CLOSED
+                del self.streams[stream_id]
+            else:
+                self._sent_end(stream)
             return
         self.send_head(stream, block, end=not size)
         if size:

@@ -15,9 +15,11 @@ from gateway.admission import Admission
 from gateway.decisions import undecided_words
 from gateway.errors import PeerError
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, TRAILERS, WANTS_UPGRADE, WEBSOCKET
+from gateway.forwarded import BEFORE_ID, BEFORE_SPAN, BEFORE_TRACE, BEHIND_SPAN
 from gateway.framing import Body, LengthBody, StreamedRequest
 from gateway.http2.errors import CANCEL
 from gateway.http2.exchange import StreamExchange
+from gateway.http2.heads import Outline
 from gateway.http2.streams import HALF_CLOSED_REMOTE, Stream
 from gateway.plan import Plan
 from gateway.problems import answer as problem
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 
 _UPGRADE: Final = WEBSOCKET | WANTS_UPGRADE
 _END: Final = b"\r\n\r\n"
+_LAST: Final = BEHIND_SPAN + b"\r\n\r\n"
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
-_BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT
 _FLYING: Final = RouteCells.IN_FLIGHT
 _WITH_BODY: Final = (b"POST ", b"PUT ", b"PATCH ")  # RFC 9110 §8.6: without a body they say so
 
@@ -68,47 +70,32 @@ class Errand(Admission):
 
     def start(self) -> None:
         """Decide, and forward or refuse."""
-        link, stream = self.link, self.stream
-        shared, connection = link.shared, link.connection
-        head = stream.head
-        try:
-            if head.refusal:
-                self.asked = undecided_words(stream.line, None)
-                raise PeerError(head.refusal, "the request has more or larger header fields than are taken here")
-            judged = head.judge(self.plan.guard, stream.line)
-            out = self.admit(shared, connection, connection.listener.here, judged)
-            route, decision = self.route, self.decision
-            assert route is not None
-            assert decision is not None
-            self.flying = route.counters + _FLYING
-            shared.cells[self.flying] += 1
-            if stream.state != HALF_CLOSED_REMOTE or stream.trailers:
-                self._stream(out, judged[2], judged[3], route.max_body)
+        request = self._outlined()
+        if not request:
+            try:
+                request = self._decided()
+            except PeerError as error:
+                self.refuse(error)
                 return
-            body = link.core.read_body(stream) if stream.body else b""
-            if head.length < 0 and (body or decision.line.startswith(_WITH_BODY)):
-                if route.max_body is not None and len(body) > route.max_body:
-                    raise PeerError("body_too_large", f"the body exceeds {route.max_body} bytes")
-                out.append(b"Content-Length: %d" % len(body))
-        except PeerError as error:
-            self.refuse(error)
-            return
-        self.bytes_in += len(body)
-        out += (b"", body)
-        self.request = request = b"\r\n".join(out)
+            if not request:
+                return
+        self.request = request
+        route, link = self.route, self.link
+        assert route is not None
         server = route.pick(self.ip)
-        stack = None if server is None else shared.upstreams.idle.get(server)
+        stack = None if server is None else link.shared.upstreams.idle.get(server)
         if server is None or not stack:
-            self._carry(request, LengthBody(0), judged[2] & TRAILERS, server)
+            stream = self.stream
+            flags = stream.head.judge(self.plan.guard, stream.line)[2]
+            self._carry(request, LengthBody(0), flags & TRAILERS, server)
             return
-        lane = link.lane
         self.server = server
         self.upstream = upstream = stack.pop()[0]
         upstream.on_idle = self.answered
-        cells, base = shared.cells, server.base
+        cells, base = link.shared.cells, server.base
         cells[base + _IN_FLIGHT] += 1
         cells[base + _REQUESTS] += 1
-        self.by = lane.now + route.timeout
+        self.by = link.lane.now + route.timeout
         if route.timeout < 1.0:
             link.session.expire_in(route.timeout)
         try:
@@ -117,6 +104,60 @@ class Errand(Admission):
             sent = 0  # the Exchange will find out what this means
         if sent < len(request):
             self._go_on(sent, b"")
+
+    def _outlined(self) -> bytes:
+        """The request for the server if everything about it is known: a head that was met before, without a body, to a
+        route that asks nothing; b"" if not."""
+        stream = self.stream
+        outline = stream.head.outline
+        if outline is None or stream.state != HALF_CLOSED_REMOTE or stream.body or stream.trailers:
+            return b""
+        here, host, head = outline
+        link = self.link
+        if here is not link.connection.listener.here:
+            return b""
+        lines = here.decisions.by_host.get(host)
+        decision = None if lines is None else lines.get(stream.line)
+        if decision is None:
+            return b""
+        route = decision.route
+        if route is None or not route.unconditional:
+            return b""
+        self.route, self.decision, self.asked = route, decision, decision.log
+        self.flying = route.counters + _FLYING
+        link.shared.cells[self.flying] += 1
+        name = self.request_id
+        return b"".join((decision.line, head, name, BEFORE_TRACE, name, BEFORE_SPAN, self.span, _LAST))
+
+    def _decided(self) -> bytes:
+        """The request for the server, whole; b"" if it is on its way already. Raises PeerError."""
+        link, stream, head = self.link, self.stream, self.stream.head
+        connection = link.connection
+        here = connection.listener.here
+        if head.refusal:
+            self.asked = undecided_words(stream.line, None)
+            raise PeerError(head.refusal, "the request has more or larger header fields than are taken here")
+        judged = head.judge(self.plan.guard, stream.line)
+        out = self.admit(link.shared, connection, here, judged)
+        route, decision = self.route, self.decision
+        assert route is not None
+        assert decision is not None
+        self.flying = route.counters + _FLYING
+        link.shared.cells[self.flying] += 1
+        if stream.state != HALF_CLOSED_REMOTE or stream.trailers:
+            self._stream(out, judged[2], judged[3], route.max_body)
+            return b""
+        body = link.core.read_body(stream) if stream.body else b""
+        if head.length < 0 and (body or decision.line.startswith(_WITH_BODY)):
+            if route.max_body is not None and len(body) > route.max_body:
+                raise PeerError("body_too_large", f"the body exceeds {route.max_body} bytes")
+            out.append(b"Content-Length: %d" % len(body))
+        elif route.unconditional and not connection.client.proxy:
+            # The last of the lines, with the names, is this request's own.
+            head.outline = Outline(here, judged[4], b"\r\n".join((b"", *out[1:-1], BEFORE_ID)))
+        self.bytes_in += len(body)
+        out += (b"", body)
+        return b"\r\n".join(out)
 
     def answered(self, upstream: Any) -> None:
         """Something came from the server, or its connection ended."""
@@ -156,15 +197,19 @@ class Errand(Admission):
         ):
             self._go_on(len(self.request), answer)
             return
+        lane = link.lane
         upstream.on_idle = shared.upstreams.ended
-        stack.append((upstream, link.lane.now))
-        server.ended()
-        if shared.cells[server.base + _STREAK]:
-            server.succeeded()
+        stack.append((upstream, lane.now))
         self.server = self.upstream = None
         cells, base = shared.cells, server.base
-        cells[base + _BYTES_OUT] += len(self.request)
-        cells[base + _BYTES_IN] += len(answer)
+        if count := cells[base + _IN_FLIGHT]:
+            cells[base + _IN_FLIGHT] = count - 1
+        if cells[base + _STREAK]:
+            server.succeeded()
+        if not server.bytes_out:
+            lane.at_round_end.append(server.settle)
+        server.bytes_out += len(self.request)
+        server.bytes_in += len(answer)
         self.request = b""
         block = shared.blocks.heads[head] + self.tail(dated)
         link.core.answer(self.stream, block, answer[at + 4 :])

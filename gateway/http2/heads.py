@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.fields import MAX_LENGTH_DIGITS
 from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD, Guard, Judged
@@ -29,6 +29,9 @@ from gateway.http2.fields import (
     Entry,
 )
 
+if TYPE_CHECKING:
+    from gateway.plan import ListenerPlan
+
 MAX_KNOWN: Final = 64  # heads remembered on a connection
 MAX_KNOWN_HEAD: Final = 4096  # bytes
 
@@ -38,20 +41,29 @@ _PATH_AT: Final = len(b":path: ")
 _NUMBER = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS).fullmatch
 
 
+class Outline(NamedTuple):
+    """What unconditional routes of one plan make of a head, but for the request line and the request's own names."""
+
+    here: ListenerPlan
+    host: bytes | None
+    lines: bytes  # from the end of the request line to where the request id stands
+
+
 class Head:
     """What requests that differ in their path alone have in common, and what the guard says of it.
 
     `length` is -1 where none is given, `size` in bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them, beyond those of
-    the request line, `refusal` a reason code, or "" if nothing is wrong.
+    the request line, `refusal` a reason code, or "" if nothing is wrong. `outline` is kept here by who forwards it.
     """
 
-    __slots__ = ("_guard", "_judged", "length", "lines", "refusal", "size")
+    __slots__ = ("_guard", "_judged", "length", "lines", "outline", "refusal", "size")
 
     def __init__(self, lines: list[bytes], length: int = -1, size: int = 0, refusal: str = "") -> None:
         self.lines = lines
         self.length = length
         self.size = size
         self.refusal = refusal
+        self.outline: Outline | None = None
         self._guard: Guard | None = None
         self._judged: Judged | None = None
 

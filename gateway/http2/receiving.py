@@ -71,7 +71,8 @@ class Receiving(Endpoint):
             data = self._buffer + data
         self.now = now
         self.floods.refill(now)
-        self.news = news = list[Stream]()
+        news: list[Stream] = []
+        self.news = news
         try:
             at = 0 if self._phase == RUNNING else self._begin(data)
             if at >= 0:

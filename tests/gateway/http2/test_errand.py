@@ -7,6 +7,7 @@ from typing import Any
 import h2.errors
 import pytest
 
+from gateway.http2.errand import Errand
 from supervisor.plane.layout import Kind, Route, Server
 from tests.gateway.house import OK, Build, House, request
 from tests.gateway.http2.browser import HTTP2, Browser
@@ -70,6 +71,62 @@ def test_a_server_is_told_the_length_of_what_is_there(
     got = request(house.received())
     assert (got.field("content-length"), got.field("transfer-encoding")) == (length, None)
     assert got.body == (body or b"")
+
+
+def test_a_head_that_was_met_before_is_told_as_at_first(
+    house: House, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admitted, admit = [], Errand.admit
+    monkeypatch.setattr(Errand, "admit", lambda errand, *rest: admitted.append(errand) or admit(errand, *rest))
+    got = []
+    for path in ("/a", "/b", "/b", "/c?d"):
+        stream = browser.ask(path, accept="*/*", te="trailers")
+        got.append(request(house.received()))
+        assert got[-1].head.target == path.encode()
+        house.answer(OK)
+        assert browser.fields(stream)["x-request-id"] == got[-1].field("x-request-id")
+    own = ("x-request-id", "traceparent")
+    assert [[field for field in one.fields if field[0] not in own] for one in got] == [got[0].fields[:-2]] * 4
+    assert [name for name, _ in got[0].fields[-2:]] == list(own)
+    for name in own:
+        assert len({one.field(name) for one in got}) == 4
+    assert len(admitted) == 3  # the first of each path, for none is known before
+    assert all(one.field("traceparent").split("-")[1] == one.field("x-request-id") for one in got)  # type: ignore[union-attr]
+    assert [line["path"] for line in house.log.lines] == ["/a", "/b", "/b", "/c"]
+    assert [line["bytes_in"] - len(line["path"]) for line in house.log.lines[:3]] == [
+        house.log.lines[0]["bytes_in"] - 2
+    ] * 3
+
+
+def test_what_a_head_became_under_another_configuration_counts_no_more(house: House, browser: Browser) -> None:
+    def ask() -> Any:
+        browser.ask("/a")
+        got = request(house.received())
+        house.answer(OK)
+        browser.go()
+        return got
+
+    for _ in range(2):
+        assert ask().field("x-a") is None
+    house.reload(HTTP2.replace('pool = "web"', 'pool = "web"\nrequest_headers = { add = { X-A = "1" } }'))
+    for _ in range(2):
+        assert ask().field("x-a") == "1"
+    house.reload(HTTP2.replace("http2 = true", 'http2 = true\ntrusted_proxies = ["192.0.2.0/24"]'))
+    for _ in range(2):
+        assert ask().field("x-a") is None
+
+
+def test_bodies_and_trailers_do_not_go_by_what_a_head_without_them_became(house: House, browser: Browser) -> None:
+    fields = {"content_length": "0"}
+    for trailers in (False, False, True, False):
+        stream = browser.ask("/up", b"", end=not trailers, **fields)
+        if trailers:
+            browser.h2.send_headers(stream, [("x-sum", "1")], end_stream=True)
+            browser.go()
+        got = request(house.received())
+        assert (got.field("content-length"), got.body) == ("0", b"")
+        house.answer(OK)
+        assert browser.status(stream) == 200
 
 
 @pytest.mark.parametrize("answer", [
