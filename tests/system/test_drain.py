@@ -174,6 +174,7 @@ def test_sql_sessions_on_a_drained_server_end_and_its_connections_with_them(town
         town.by_hand("drain", server)
         for client in (keeping, busy):
             told = farewell(client)
+            client.close()
             assert b"C57P01\0" in told
             assert b"its server is drained" in told
         assert time.monotonic() - began >= TIMEOUT / 2
