@@ -15,10 +15,11 @@ from pooler import admission, recovery
 from pooler.console import session as console
 from pooler.errors import PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
 from pooler.journal import Journal
+from pooler.messages import parameter_status
 from pooler.parameters import EMPTY, Values
 from pooler.relay import serve
 from pooler.sql import Pin
-from pooler.states import UNBOUND
+from pooler.states import UNBOUND, Outstanding
 from pooler.translation import Translation
 from supervisor.ground.lane import Overdue
 from supervisor.plane.layout import Listener as Counter
@@ -64,7 +65,9 @@ class Client:
     unsent: bytes = b""  # of that, what has been noted as sent, but the server has not taken yet
     early: bytes = b""  # what it sent while it waited
     rest: bytes = b""  # what it has not taken yet of its answers, when its session breaks off
-    graceful: bool = False  # it said Terminate
+    graceful: bool = False  # it said Terminate, or has ended its side in good order
+    ended: bool = False  # that: it sends no more, and waits for the answers
+    asked: bool = False  # whether it is still there, since then
     midway: bool = False  # it has the beginning of a message: nothing else may come before the rest
     key: int = 0  # process id of its cancel key
     told: bool = False  # that it has to wait, once in its life
@@ -81,15 +84,40 @@ class Client:
         self.translation.enter(server.outstanding, server.statements)
         return self.translation
 
-    def listen(self, limit: int) -> None:
-        """While it waits: take what it sends, up to about `limit` bytes. Raises ClientLeft."""
+    def listen(self, limit: int, out: Outstanding | None = None, rest: bytes = b"") -> None:
+        """While it waits: take what it sends, up to about `limit` bytes. Raises ClientLeft; see `end`."""
         while len(self.early) < limit:
             data = self.conn.recv_nowait()
             if data is None:
                 return
             if not data:
-                raise ClientLeft
+                self.end(out, rest)
+                return
             self.early += data
+
+    def end(self, out: Outstanding | None = None, rest: bytes = b"") -> None:
+        """It has ended its side. Like PostgreSQL, we answer what it sent before, if it is still there to hear it; `out`
+        is of its server, `rest` what it has not taken yet of its answers. Raises ClientLeft.
+
+        The end of the stream looks the same of one that is gone, but that one's machine answers what we send by a
+        reset: so it is told a parameter that it knows, which PostgreSQL may do at any time (55.2.7 "Asynchronous
+        Operations"). By TLS nobody ends one side only.
+        """
+        owed = out is None or rest or (out.fifo and not (out.copy_in or out.unknown or out.client_left))
+        if not owed or self.home is None or self.secured is not None:
+            raise ClientLeft
+        question = b""
+        if self.conn.writable and not self.asked and not rest and (out is None or not out.server_left):
+            self.asked = True
+            question = parameter_status("application_name", self.settings.get("application_name", ""))
+        try:
+            heard = self.conn.send_nowait(question) == len(question)
+        except OSError:
+            heard = False
+        if not heard:
+            self.graceful = False
+            raise ClientLeft
+        self.ended = self.graceful = True
 
     def take_early(self) -> bytes:
         early, self.early = self.early, b""

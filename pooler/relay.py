@@ -241,13 +241,16 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 elif client.graceful:  # only the answers are still to come, unless the server waits for the client
                     if not unsent and not rest and (not out.fifo or out.copy_in or out.unknown):
                         break
+                    if client.ended:
+                        client.end(out, rest)
                 elif trial is not None:
-                    client.listen(GATHER)
+                    client.listen(GATHER, out, rest)
                 elif conn.readable and not unsent:
                     more = receive()
                     if more is not None:
                         if not more:
-                            raise ClientLeft
+                            client.end(out, rest)
+                            continue
                         data = held + more if held else more
                         held = b""
                         session.deadline = _NEVER

@@ -262,6 +262,19 @@ def test_a_client_that_leaves_during_a_trial_takes_nothing_with_it(stage: Make) 
     assert len(theatre.replica.alive) == 1
 
 
+def test_a_client_that_has_ended_its_side_gets_the_primarys_answer(stage: Make) -> None:
+    theatre = Theatre(stage)
+    theatre.replica.refuses = {"SELECT writes()": "25006"}
+    client = theatre.playing.client()
+    client.send(batch("SELECT writes()"))
+    client.send(query("UPDATE t"))
+    client.conn.shutdown_write()
+    theatre.playing.lane.advance(0.5)
+    assert theatre.asked() == ["SELECT writes()"]
+    assert client.kinds().replace("S", "") == "12DCIDCI"
+    assert client.ended
+
+
 def test_a_replica_that_dies_during_a_trial_is_told(stage: Make) -> None:
     theatre = Theatre(stage)
     theatre.replica.refuses = {"SELECT writes()": "25006"}

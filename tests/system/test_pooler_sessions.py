@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -51,6 +52,17 @@ def test_drivers_prepare_statements_and_share_them(running: Pooler) -> None:
             assert value(client, f"SELECT %s::int + {number}", number) == 2 * number
     counted = value(clients[0], "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'portway_%%'")
     assert 0 < counted <= 20
+
+
+def test_who_ends_its_side_gets_its_answers(running: Pooler) -> None:
+    client = running.connect()
+    client.pgconn.send_query(b"SELECT pg_sleep(0.3), 7")
+    with socket.fromfd(client.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.shutdown(socket.SHUT_WR)
+    result = client.pgconn.get_result()
+    assert result is not None
+    assert result.get_value(0, 1) == b"7"
+    client.close()
 
 
 def test_statements_in_pipelines_with_errors(running: Pooler) -> None:
