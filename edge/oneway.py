@@ -7,25 +7,16 @@ read and thrown away; only the network's complaints count.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from edge import outbound
+from edge.sessionless import Sessionless, buffer, view
 from supervisor.ground.lane import Listening
 from supervisor.ground.pools import Server
 from supervisor.plane import layout
-
-if TYPE_CHECKING:
-    from edge.udp import UdpListener
-
-_IN, _DROPPED = layout.Listener.DATAGRAMS_IN, layout.Listener.DROPPED
-_BYTES_IN = layout.Listener.BYTES_IN
-
-_buffer = bytearray(outbound.LARGEST)
-_view = memoryview(_buffer)
 
 
 @attrs.define(eq=False)
@@ -45,36 +36,10 @@ class Way:
 
 
 @attrs.define(eq=False)
-class OneWaySlot:
+class OneWaySlot(Sessionless):
     """One SO_REUSEPORT socket of the listener, and its ways to the servers."""
 
-    listener: UdpListener
-    number: int
-    sock: socket.socket
     ways: dict[Server, Way] = attrs.field(factory=dict)
-    listening: Listening | None = None
-
-    def poll(self, handed: Iterable[tuple[Any, socket.socket]]) -> None:
-        """Begin to receive. Sessions that another kind of slot `handed` over end here."""
-        for _, sock in handed:
-            sock.close()
-        self.listening = self.listener.lane.watch(self.sock, self.received)
-
-    def received(self) -> None:
-        """Datagrams from clients, each to a server of its own."""
-        listener = self.listener
-        cells, row = listener.cells, listener.row
-        for _ in range(outbound.DATAGRAMS_A_WAKE):
-            try:
-                size, address = self.sock.recvfrom_into(_buffer)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue
-            cells[row + _IN] += 1
-            cells[row + _BYTES_IN] += size
-            if not self.send(address, size):
-                cells[row + _DROPPED] += 1
 
     def send(self, address: Any, size: int) -> bool:
         """Send what was read to a server; to a second one if word comes that the first is not there."""
@@ -91,7 +56,7 @@ class OneWaySlot:
             except OSError:
                 continue
             try:
-                way.sock.send(header + _view[:size] if header else _view[:size])
+                way.sock.send(header + view[:size] if header else view[:size])
             except OSError as error:
                 self.complained(way, error)
                 continue
@@ -111,7 +76,7 @@ class OneWaySlot:
     def heard(self, way: Way) -> None:
         """Something came the other way: a complaint, or what nobody asked for."""
         try:
-            way.sock.recv_into(_buffer)
+            way.sock.recv_into(buffer)
         except OSError as error:
             self.complained(way, error)
 

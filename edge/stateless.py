@@ -8,25 +8,18 @@ gives its slot up waits for the answers that are still to come.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from edge import outbound
+from edge.sessionless import Sessionless, buffer, view
 from supervisor.ground.lane import Listening
 from supervisor.ground.pools import Server
 from supervisor.plane import layout
 
-if TYPE_CHECKING:
-    from edge.udp import UdpListener
-
-_IN, _OUT = layout.Listener.DATAGRAMS_IN, layout.Listener.DATAGRAMS_OUT
-_BYTES_IN, _BYTES_OUT = layout.Listener.BYTES_IN, layout.Listener.BYTES_OUT
+_OUT, _BYTES_OUT = layout.Listener.DATAGRAMS_OUT, layout.Listener.BYTES_OUT
 _SESSIONS, _DROPPED = layout.Listener.SESSIONS, layout.Listener.DROPPED
-
-_buffer = bytearray(outbound.LARGEST)
-_view = memoryview(_buffer)
 
 
 @attrs.define(eq=False)
@@ -46,7 +39,7 @@ class Query:
         listener = slot.listener
         cells, row = listener.cells, listener.row
         try:
-            size = self.sock.recv_into(_buffer)
+            size = self.sock.recv_into(buffer)
         except OSError as error:
             if outbound.is_gone(self.sock, error):
                 server.failed(listener.lane.now_ns)
@@ -55,7 +48,7 @@ class Query:
             return
         server.succeeded()
         try:
-            slot.sock.sendto(_view[:size], self.client)
+            slot.sock.sendto(view[:size], self.client)
         except OSError:
             cells[row + _DROPPED] += 1
         else:
@@ -66,37 +59,11 @@ class Query:
 
 
 @attrs.define(eq=False)
-class StatelessSlot:
+class StatelessSlot(Sessionless):
     """One SO_REUSEPORT socket of the listener, and the datagrams of it that wait for an answer."""
 
-    listener: UdpListener
-    number: int
-    sock: socket.socket
     queries: set[Query] = attrs.field(factory=set)
-    listening: Listening | None = None
     left: bool = False
-
-    def poll(self, handed: Iterable[tuple[Any, socket.socket]]) -> None:
-        """Begin to receive. Sessions that another kind of slot `handed` over end here."""
-        for _, sock in handed:
-            sock.close()
-        self.listening = self.listener.lane.watch(self.sock, self.received)
-
-    def received(self) -> None:
-        """Datagrams from clients, each to a server of its own."""
-        listener = self.listener
-        cells, row = listener.cells, listener.row
-        for _ in range(outbound.DATAGRAMS_A_WAKE):
-            try:
-                size, address = self.sock.recvfrom_into(_buffer)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP error about an answer of ours
-            cells[row + _IN] += 1
-            cells[row + _BYTES_IN] += size
-            if not self.send(address, size):
-                cells[row + _DROPPED] += 1
 
     def send(self, address: Any, size: int) -> bool:
         """Send what was read to a server; to a second one if the first can't be sent to."""
@@ -115,7 +82,7 @@ class StatelessSlot:
             except OSError:
                 return False
             try:
-                sock.send(header + _view[:size] if header else _view[:size])
+                sock.send(header + view[:size] if header else view[:size])
             except OSError as error:
                 if outbound.is_gone(sock, error):
                     server.failed(listener.lane.now_ns)
