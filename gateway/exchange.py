@@ -103,6 +103,8 @@ class Exchange(ABC):
             while True:
                 if self.call is None:
                     await self._connect()
+                    if self._gone():  # meanwhile
+                        raise ConnectionResetError("the client has gone")
                 try:
                     await self._pump()
                 except _Again as again:
@@ -223,6 +225,8 @@ class Exchange(ABC):
 
     async def _wait(self, call: Call) -> None:
         """Until something happens on either side, or one of them is too slow."""
+        if self._gone():
+            raise ConnectionResetError("the client has gone")
         lane, patience = self.lane, self._patience
         receiving = self._upload and not call.sending
         if self.flags & CONTINUE and not self._interim and not self.body.received:
@@ -242,6 +246,10 @@ class Exchange(ABC):
 
     def _blocked(self) -> bool:
         """Whether the client can't send of its body, however much it would."""
+        return False
+
+    def _gone(self) -> bool:
+        """Whether the client has left without a word."""
         return False
 
     @abstractmethod

@@ -29,6 +29,11 @@ class Http1Exchange(Exchange):
         self.tail = tail
         self._chunking = False  # the answer's body leaves in chunks
 
+    def _gone(self) -> bool:
+        # A connection that is closed looks like one that is shut down for writing, until something is written. Whoever
+        # shuts down and still reads is rare, and all who wait for an answer that nobody reads cost the server work.
+        return self.stream.last and not self._upload and not self._to_client and self.route.abort_on_close
+
     def _read_body(self) -> bool:
         data = self.stream.recv_nowait()
         if data is None:

@@ -65,6 +65,7 @@ class Route:
     timeout: float  # for an answer, over all tries
     idle_timeout: float  # between the pieces of an answer
     total_timeout: float  # for everything, inf if there is none
+    abort_on_close: bool
     retries: Retries
     max_body: int | None
     counters: int  # base of its cells
@@ -163,6 +164,7 @@ def make(
             timeout=float(table.timeout),
             idle_timeout=float(table.idle_timeout),
             total_timeout=math.inf if table.total_timeout is None else float(table.total_timeout),
+            abort_on_close=table.abort_on_close,
             pick=_pick(table, pools, table.pool),
             sticky=None if table.sticky is None else Sticky(table.sticky),
             retries=Retries(table.retries, lambda: plane.cells[counters]),

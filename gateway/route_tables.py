@@ -208,6 +208,7 @@ class RouteTable:
     timeout: Duration = Duration(15)  # for an answer to begin, over all tries
     idle_timeout: Duration = Duration(60)  # between two pieces of an answer
     total_timeout: Duration | None = None  # for the whole exchange, bodies included
+    abort_on_close: bool = True  # a client of HTTP/1.1 that ends its side has gone; nginx, Envoy, Pingora think so, too
     retries: RetryTable = RetryTable()
     sticky: StickyTable | None = None
     importance: Literal["low", "normal", "high"] = "normal"  # under overload, the less important is refused first

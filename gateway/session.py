@@ -126,6 +126,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                             sent = upstream.send_nowait(request)
                             if sent == len(request):
                                 while not upstream.readable or (got := upstream.recv_nowait()) is None:
+                                    if stream.last and route.abort_on_close:
+                                        got = b""  # the Exchange will find that the client has gone
+                                        break
                                     await PARK
                                 answer = got
                         except OSError:

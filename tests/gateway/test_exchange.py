@@ -115,6 +115,84 @@ def test_a_client_that_leaves_within_its_body_takes_its_server_connection_along(
     assert house.log.lines[0]["reason"] == "client_gone"
 
 
+WAITING = {
+    "on a fresh connection": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "with a whole body": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    "with another request behind it": b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("how", ["close", "shutdown_write", "abort"])
+@pytest.mark.parametrize("name", WAITING)
+def test_a_client_that_leaves_before_its_answer_takes_its_server_connection_along(
+    house: House, name: str, how: str, kept: bool
+) -> None:
+    if kept:
+        warm(house)
+    client = house.connect()
+    client.send(WAITING[name])
+    assert request(house.received()).whole
+    getattr(client.end, how)()
+    house.lane.run()
+    assert house.server().at_end
+    assert (house.log.lines[-1]["status"], house.log.lines[-1]["reason"]) == (499, "client_gone")
+    assert len(house.log.lines) == 1 + kept
+    assert how == "abort" or client.take() == b""
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_client_that_leaves_with_its_request_is_gone_at_once(house: House, kept: bool) -> None:
+    if kept:
+        warm(house)
+    client = house.connect()
+    client.end.send_nowait(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.end.shutdown_write()
+    house.lane.run()
+    assert house.log.lines[-1]["reason"] == "client_gone"
+
+
+def test_a_client_that_leaves_within_its_answer_is_noticed_while_the_server_pauses(house: House) -> None:
+    client = house.connect()
+    client.get()
+    house.received()
+    house.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+    assert answer(client.take(), whole=False).status == 200
+    client.end.close()
+    house.lane.run()
+    assert house.server().at_end
+    assert (house.log.lines[0]["status"], house.log.lines[0]["reason"]) == (200, "client_gone")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_client_that_shuts_down_and_reads_gets_its_answer_where_a_route_says_so(build: Build, kept: bool) -> None:
+    house = build(PLAIN + "abort_on_close = false\n")
+    if kept:
+        warm(house)
+    client = house.connect()
+    client.get()
+    client.end.shutdown_write()
+    house.received()
+    house.answer(OK)
+    assert answer(client.take()).status == 200
+    assert client.closed
+
+
+def test_nobody_is_asked_for_a_client_that_left_while_it_waited_for_a_place(build: Build) -> None:
+    server = '[{ address = "127.0.0.1:8001", max_connections = 1 }]\nmax_queued = 2'
+    house = build(PLAIN.replace('["127.0.0.1:8001"]', server))
+    first, second = house.connect(), house.connect()
+    first.get()
+    house.received()
+    second.get()
+    second.end.close()
+    house.lane.run()
+    house.answer(OK)
+    assert answer(first.take()).status == 200
+    assert house.received() == b""
+    assert [line["reason"] for line in house.log.lines] == ["", "client_gone"]
+
+
 # -- answers
 
 

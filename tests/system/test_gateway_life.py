@@ -1,5 +1,6 @@
 """The gateway while things change around it: reloads, drains, killed workers, clients that vanish."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,10 +16,11 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
-from supervisor.cli.demo.credentials import write_certificate
+from supervisor.cli.demo.credentials import Certificate, write_certificate
 from tests.system.conftest import BackendMaker
-from tests.system.support.clients import Client, connect, read_until, reset, trusting
+from tests.system.support.clients import Client, connect, read_all, read_until, reset, trusting
 from tests.system.support.daemon import Daemon
+from tests.system.support.front import behind_edge, shows
 from tests.system.support.poll import until
 from tests.system.support.processes import open_files
 from tests.system.test_gateway import configuration
@@ -281,22 +283,71 @@ def test_clients_that_vanish_leave_nothing_behind(
         assert client.get("/").status == 200
 
 
+def client_hello() -> bytes:
+    handshake = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        trusting(None).wrap_bio(ssl.MemoryBIO(), handshake, server_hostname="localhost").do_handshake()
+    return handshake.read()
+
+
 def test_slow_clients_are_told_and_others_do_not_wait(
-    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port, certificate: Certificate
 ) -> None:
-    port = free_tcp_port()
-    daemon(configuration(port, http_backend("a").address, workers=1))
+    port, secure = free_tcp_port(), free_tcp_port()
+    text = configuration(port, http_backend("a").address, workers=1)
+    running = daemon(f'{text}[gateway.listeners.tls]\nbind = "127.0.0.1:{secure}"\n{shows(certificate)}\n')
     address = f"127.0.0.1:{port}"
     slow = [connect(address) for _ in range(50)]
     for sock in slow:
         sock.sendall(b"GET / HTTP/1.1\r\nHost:")
     began = time.monotonic()
+    hello = client_hello()
+    shaking = [connect(f"127.0.0.1:{secure}") for _ in range(30)]
+    for number, sock in enumerate(shaking):  # nothing at all, a part of the greeting, all of it
+        sock.sendall((b"", hello[:100], hello)[number % 3])
     with Client(address) as client:
         for _ in range(50):
             assert client.get("/").status == 200
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9
     for sock in slow:
         answer = read_until(sock, b"}")
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "head_timeout"
         sock.close()
+    for sock in shaking:  # nobody is cut before the 10 s that a handshake has, nor much after
+        read_all(sock)
+        assert time.monotonic() - began > 9
+        sock.close()
+    assert running.metric("portway_listener_handshake_failures_total", listener="tls") == len(shaking)
+
+
+def test_a_client_that_leaves_while_its_server_is_silent_takes_the_request_along(
+    daemon: Start, http_backend: BackendMaker, free_tcp_port: Port, certificate: Certificate
+) -> None:
+    outer, inner, port = (f"127.0.0.1:{free_tcp_port()}" for _ in range(3))
+    text = configuration(int(port.rpartition(":")[2]), http_backend("a").address, workers=1, route='timeout = "1m"')
+    text += '[gateway.routes.patient]\npath = "/patient"\npool = "web"\nabort_on_close = false\n'
+    running = daemon(text + behind_edge("tls", outer, inner, shows(certificate)))
+    log = running.folder / "access.log"
+    context = trusting(certificate.authority)
+    context.set_alpn_protocols(["http/1.1"])
+    for way in ("closed", "shut", "reset", "tls"):
+        sock = connect(outer if way == "tls" else port)
+        if way == "tls":
+            sock = context.wrap_socket(sock, server_hostname="localhost")
+        sock.sendall(f"GET /{way}?slow=50 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        until(lambda: running.metric("portway_server_in_flight", pool="web") == 1, "the request at the server")
+        if way == "shut":
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        if way == "reset":
+            reset(sock)
+        sock.close()
+        until(lambda: running.metric("portway_server_in_flight", pool="web") == 0, "the request to be given up")
+        until(lambda way=way: f'"/{way}"' in log.read_text(), "the line in the access log")  # type: ignore[misc]
+        line = json.loads(log.read_text().splitlines()[-1])
+        assert (line["status"], line["reason"]) == (499, "client_gone")
+    with connect(port) as sock:
+        sock.sendall(b"GET /patient?slow=0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).startswith(b"HTTP/1.1 200 ")
