@@ -45,7 +45,7 @@ def keep_open(pool: ServerPool) -> None:
 
 
 def _launch(pool: ServerPool, wanted: int) -> None:
-    if standing.paused(pool):
+    if standing.paused(pool) or pool.closing:
         return
     at_once = min(wanted, LOGINS_AT_ONCE if pool.failure is None else 1)
     while (
@@ -54,6 +54,8 @@ def _launch(pool: ServerPool, wanted: int) -> None:
         server = roles.pick(pool)
         if server is None:
             _failed(pool, ServerError(f"no server of pool {pool.group.name} is up", CANNOT_CONNECT))
+            return
+        if not pool.turnstile.admits(pool, server):
             return
         try:
             lease = pool.leases.take(pool.row, pool.worker.column, server.row, limits.reserve(pool))
@@ -66,11 +68,19 @@ def _launch(pool: ServerPool, wanted: int) -> None:
             pool.leases.free(lease)
             return
         pool.launching += 1
+        pool.turnstile.begin(server)
         server.started()
         pool.lane.spawn(_open(pool, server, lease), f"login {pool.name}")
 
 
 async def _open(pool: ServerPool, server: Server, lease: int) -> None:
+    try:
+        await _add(pool, server, lease)
+    finally:
+        pool.turnstile.end(server)
+
+
+async def _add(pool: ServerPool, server: Server, lease: int) -> None:
     opened: ServerConnection | None = None
     try:
         connection = await log_in(pool.lane, server, lease, pool.settings)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pooler.client import Client
     from pooler.parameters import Values
     from pooler.settings import PoolSettings
+    from pooler.turnstile import Turnstile
     from supervisor.ground.lane import Conn, Lane
     from supervisor.ground.pools import Pool as ServerGroup
     from supervisor.ground.tier import Worker
@@ -61,6 +62,7 @@ class ServerPool:
     settings: PoolSettings
     group: ServerGroup
     neighbours: Mapping[str, ServerPool]  # all pools of this worker, by name
+    turnstile: Turnstile  # of this worker
     name: str = attrs.field(init=False)  # "database/user", as the plane's row is called
     lane: Lane = attrs.field(init=False)
     cells: memoryview[int] = attrs.field(init=False, repr=False)

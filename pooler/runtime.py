@@ -32,6 +32,7 @@ from pooler.pool import Pressure, ServerPool
 from pooler.settings import PoolSettings, pool_settings
 from pooler.startup import CancelRequest
 from pooler.sweep import sweep
+from pooler.turnstile import Turnstile
 from pooler.users import Users
 from supervisor.ground.config import Config
 from supervisor.ground.departures import Departures
@@ -81,6 +82,7 @@ class PoolerRuntime:
     table: PoolerTable = attrs.field(init=False)
     users: Users = attrs.field(init=False, repr=False)
     pools: dict[str, ServerPool] = attrs.field(factory=dict)  # those that were used; by "database/user"
+    turnstile: Turnstile = attrs.field(factory=Turnstile)
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     clients: set[Client] = attrs.field(factory=set)  # all, those that are logging in too
     leaving: bool = False
@@ -189,7 +191,9 @@ class PoolerRuntime:
             row = worker.plane.row(Kind.LEASEPOOL, name)
             self.leases.set_limit(row, settings.size)
             group = worker.pools[settings.group]
-            pool = ServerPool(database, settings.user.name, row, worker, self.leases, settings, group, self.pools)
+            pool = ServerPool(
+                database, settings.user.name, row, worker, self.leases, settings, group, self.pools, self.turnstile
+            )
             if not database.endswith(REPLICAS):
                 row = worker.plane.row(Kind.DATABASE, database)
                 at = worker.plane.state(Kind.DATABASE, row)
