@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from pooler import recovery
 from pooler.encryption import certificate_of
 from pooler.orders import Give, Want
-from pooler.parameters import intern
 from pooler.prepared import ServerStatements
 from pooler.server import ServerConnection
 from supervisor.ground.wire import close_all
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
     from supervisor.plane.leases import Leases
 
 
-def ask(pool: ServerPool) -> None:
-    """Ask the first worker that has one idle."""
+def ask(pool: ServerPool) -> bool:
+    """Ask the first worker that has one idle; False if there is none."""
     cells = pool.cells
     for base in pool.others:
         if cells[base + LeasePool.IDLE]:
-            pool.worker.mailbox.send(_column(base), Want(pool.name))
-            return
+            return pool.worker.mailbox.send(_column(base), Want(pool.name))
+    return False
 
 
 def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
@@ -49,12 +48,12 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
         lease=server.lease,
         server=server.server.name,
         pid=server.pid,
-        secret=server.secret.hex(),
-        reported=dict(server.reported),
-        greeting=dict(server.greeting),
-        settings=dict(server.settings),
-        statements=[name.decode() for name, fresh in server.statements.names.items() if fresh],
-        stale=[name.decode() for name, fresh in server.statements.names.items() if not fresh],
+        secret=server.secret,
+        reported=server.reported,
+        greeting=server.greeting,
+        settings=server.settings,
+        statements=tuple(name for name, fresh in server.statements.names.items() if fresh),
+        stale=tuple(name for name, fresh in server.statements.names.items() if not fresh),
         expires_in=server.expires - pool.lane.now,
     )
 
@@ -102,20 +101,17 @@ def receive(pool: ServerPool | None, leases: Leases, column: int, order: Give, d
     conn = pool.lane.adopt(socket.socket(fileno=descriptors[0]))
     conn.waiter = None
     server.started()
-    reported = intern(order.reported)
     pool.admit(
         ServerConnection(
             conn=conn,
             server=server,
             lease=order.lease,
             pid=order.pid,
-            secret=bytes.fromhex(order.secret),
-            reported=reported,
-            greeting=intern(order.greeting),
-            settings=intern(order.settings),
-            statements=ServerStatements(
-                {name.encode(): name not in order.stale for name in (*order.stale, *order.statements)}
-            ),
+            secret=order.secret,
+            reported=order.reported,
+            greeting=order.greeting,
+            settings=order.settings,
+            statements=ServerStatements(dict.fromkeys(order.stale, False) | dict.fromkeys(order.statements, True)),
             expires=pool.lane.now + order.expires_in,
         )
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any
 
 import attrs
 
+from pooler.parameters import Values, unpack
 from supervisor.ground.wire import message
+
+# Of a Give: lease, pid, expires_in, then the sizes in bytes of what follows.
+_GIVE = Struct("=QId8I")
 
 
 @message("pooler.want")
@@ -34,13 +39,48 @@ class Give:
     lease: int
     server: str  # its name in the plane, "pool/host:port"
     pid: int
-    secret: str  # hex
-    reported: dict[str, str]  # its parameters
-    greeting: dict[str, str]  # what they were at login
-    settings: dict[str, str]  # what clients have set
-    statements: list[str]  # prepared there
-    stale: list[str]  # prepared there too, but to be made anew
+    secret: bytes = attrs.field(repr=False)
+    reported: Values  # its parameters
+    greeting: Values  # what they were at login
+    settings: Values  # what clients have set
+    statements: tuple[bytes, ...]  # prepared there
+    stale: tuple[bytes, ...]  # prepared there too, but to be made anew
     expires_in: float  # seconds
+
+    def pack(self) -> bytes:
+        pieces = (
+            self.pool.encode(),
+            self.server.encode(),
+            self.secret,
+            self.reported.pack(),
+            self.greeting.pack(),
+            self.settings.pack(),
+            b"\0".join(self.statements),
+            b"\0".join(self.stale),
+        )
+        return _GIVE.pack(self.lease, self.pid, self.expires_in, *map(len, pieces)) + b"".join(pieces)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Give:
+        lease, pid, expires_in, *sizes = _GIVE.unpack_from(data)
+        at = _GIVE.size
+        if at + sum(sizes) != len(data):
+            raise ValueError("cut short")
+        pieces = [data[(at := at + size) - size : at] for size in sizes]
+        pool, server, secret, reported, greeting, settings, statements, stale = pieces
+        return cls(
+            pool=pool.decode(),
+            lease=lease,
+            server=server.decode(),
+            pid=pid,
+            secret=secret,
+            reported=unpack(reported),
+            greeting=unpack(greeting),
+            settings=unpack(settings),
+            statements=tuple(statements.split(b"\0")) if statements else (),
+            stale=tuple(stale.split(b"\0")) if stale else (),
+            expires_in=expires_in,
+        )
 
 
 @message("pooler.introduce")

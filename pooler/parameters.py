@@ -7,6 +7,7 @@ the hot path compares by identity and an idle client pays eight bytes for all it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
@@ -36,19 +37,40 @@ SETTABLE = frozenset({*TRACKED.values(), "session_authorization"})
 class Values(dict[str, str]):
     """Parameters by name. Never changed once made: `intern` and `changed` return others."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_packed")
+    _packed: bytes
 
     def key(self) -> tuple[tuple[str, str], ...]:
         return tuple(sorted(self.items()))
 
+    def pack(self) -> bytes:
+        """For another worker; `unpack` makes them of it. Connections that wander make the same again and again."""
+        try:
+            return self._packed
+        except AttributeError:
+            self._packed = packed = json.dumps(self).encode()
+            return packed
+
 
 _interned: WeakValueDictionary[tuple[tuple[str, str], ...], Values] = WeakValueDictionary()
+_unpacked: WeakValueDictionary[bytes, Values] = WeakValueDictionary()
 
 
 def intern(values: Mapping[str, str]) -> Values:
     """The one object for these values; two that are equal are the same object."""
     made = Values(values)
     return _interned.setdefault(made.key(), made)
+
+
+def unpack(packed: bytes) -> Values:
+    """What `Values.pack` has made; raises ValueError for anything else."""
+    values = _unpacked.get(packed)
+    if values is None:
+        made = json.loads(packed)
+        if not isinstance(made, dict):
+            raise ValueError("not a set of parameters")
+        values = _unpacked[packed] = intern(made)
+    return values
 
 
 EMPTY = intern({})

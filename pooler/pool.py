@@ -1,8 +1,8 @@
 """The server connections of one database and user in one worker, and the clients that wait for one.
 
 Owns who gets a connection: whoever has waited longest, in any worker. Every column publishes the arrival of its longest
-waiting client in the plane (its ticket), and who releases a connection gives it to the smallest; how a connection comes
-here or goes stands in `opening`, `handover` and `recovery`. The hot path is `idle.pop()` by the relay, and `release`.
+waiting client in the plane (its ticket), and `sharing` compares them; how a connection comes here or goes stands in
+`opening`, `handover` and `recovery`. The hot path is `idle.pop()` by the relay, and `release`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pooler import acquaintance, handover, opening, recovery, standing
+from pooler import acquaintance, handover, opening, recovery, sharing, standing
 from pooler.errors import CANNOT_CONNECT_NOW, PeerError, ServerError, notice
 from pooler.server import ServerConnection
 from supervisor.ground.lane import PARK, Overdue
@@ -32,13 +32,8 @@ if TYPE_CHECKING:
 
 NOTICE_AFTER = 5.0  # seconds in the queue, then the client is told
 MAX_EARLY = 64 * 1024  # bytes that a client may send while it waits; beyond, its socket is not read
-# Between workers, first come first served holds to this: a connection that changes workers costs about 100 µs, and
-# under load every other one would.
-TICKET_TOLERANCE = 2_000_000  # ns
-# One under TLS can't change workers: it is closed, and another opened, which takes 10 ms and more.
-TLS_TOLERANCE = 100_000_000  # ns that a client of another worker has waited before
+BRISK = 0.001  # seconds: where a connection has been released since, the next one soon will be
 
-_FOREVER = 1 << 63
 _NEVER = float("inf")
 
 
@@ -87,6 +82,11 @@ class ServerPool:
     waited: int = 0  # ns, all who got a connection together; not in the plane yet
     others: tuple[int, ...] = ()  # the counters of this pool in the other workers' columns
     given: dict[int, int] = attrs.field(factory=dict)  # by those: the ticket for which a connection is under way
+    ours_until: int = sharing.FOREVER  # no client of theirs comes before those of ours with a ticket up to this
+    owes: bool = False  # the next that is released is theirs
+    behind_since: int = 0  # ns: since when one of them has kept a client waiting for far longer than this worker
+    asked_for: int = 0  # the ticket for which one of them was asked
+    released: float = 0.0  # when a connection was, on the lane's clock
     launching: int = 0  # logins under way
     orders: tuple[int, int] = (0, 0)  # the operator's, as last seen: paused, stale
     killed: int = 0
@@ -118,19 +118,20 @@ class ServerPool:
         plane, mine = self.worker.plane, self.worker.column
         columns = [column for column in plane.live(self.worker.tier) if column != mine]
         self.others = tuple(plane.counters(Kind.LEASEPOOL, self.row, column) for column in columns)
+        self.ours_until = sharing.FOREVER
 
     # -- taking and giving back
 
     def release(self, server: ServerConnection) -> None:
         """Take back a connection that is free, and give it to whoever is next."""
         server.conn.waiter = None
-        now = self.lane.now
+        self.released = now = self.lane.now
         if server.good_until <= now:
             self._release_unusual(server)
         elif self.waiters:
-            if not self.others or not self._give_away(server, self.waiters[0].ticket - TICKET_TOLERANCE):
+            if self.waiters[0].ticket <= self.ours_until or not sharing.give_first(self, server):
                 self._hand(server)
-        elif not self.others or not self._give_away(server, _FOREVER):
+        elif not self.others or not sharing.give_away(self, server, self.lane.now_ns - sharing.PATIENCE):
             idle = self.idle
             if not idle:
                 self.cells[self.base + LeasePool.IDLE] = 1
@@ -144,7 +145,7 @@ class ServerPool:
             recovery.retire(self, server)
         elif self.waiters:
             self._hand(server)
-        elif not self._give_away(server, _FOREVER):
+        elif not sharing.give_away(self, server, sharing.FOREVER):
             recovery.retire(self, server)
 
     def _hand(self, server: ServerConnection) -> None:
@@ -179,35 +180,16 @@ class ServerPool:
                 client.graceful, out.terminated = out.terminated, False
         self.lane.wake(session)
 
-    def _give_away(self, server: ServerConnection, before: int) -> bool:
-        """To the worker whose client came first, if that was before `before`."""
-        cells = self.cells
-        if self.settings.encryption is not None:
-            before = min(before, self.lane.now_ns - TLS_TOLERANCE)
-        oldest, to = before, 0
-        for base in self.others:
-            ticket = cells[base + LeasePool.OLDEST_TICKET]
-            if ticket and ticket < oldest and self.given.get(base) != ticket:
-                oldest, to = ticket, base
-        if not to or not handover.give(self, server, to):
-            return False
-        self.given[to] = oldest
-        return True
-
-    def give_idle(self) -> None:
-        """What is idle here while clients wait elsewhere goes there."""
-        while self.idle and self._give_away(self.idle[-1], _FOREVER):
-            self._take_idle()
-
     def take_idle(self) -> ServerConnection | None:
         """The last used idle connection that is alive, if there is one."""
         while self.idle:
-            server = self._take_idle()
+            server = self.take_last()
             if not server.conn.readable or self.examine(server):
                 return server
         return None
 
-    def _take_idle(self) -> ServerConnection:
+    def take_last(self) -> ServerConnection:
+        """The last used idle connection; there is one."""
         server = self.idle.pop()
         if not self.idle:
             self.cells[self.base + LeasePool.IDLE] = 0
@@ -246,7 +228,7 @@ class ServerPool:
             client.session.expire_in(self.first_look)
         if cells[self.state + LeasePoolState.OPEN] < cells[self.state + LeasePoolState.LIMIT]:
             self.demand()
-        elif self.others:
+        elif self.others and self.lane.now - self.released > BRISK:
             handover.ask(self)
 
     async def keep(self, client: Client) -> ServerConnection:
@@ -374,9 +356,9 @@ class ServerPool:
         self.leaving = self.unusual = True
         for server in self.servers:
             server.good_until = 0.0
-        self.give_idle()
+        sharing.give_idle(self)
         while self.idle:
-            recovery.retire(self, self._take_idle())
+            recovery.retire(self, self.take_last())
 
     @property
     def over(self) -> bool:

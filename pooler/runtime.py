@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pooler import acquaintance, handover, limits
+from pooler import acquaintance, handover, limits, sharing
 from pooler.authentication import Method
 from pooler.cancels import Cancels
 from pooler.client import Client, run
@@ -103,6 +103,7 @@ class PoolerRuntime:
         self._listen({name: certificates(table) for name, table in self.table.listeners.items()})
         self._open_early()
         self.lane.every(SWEEP_SECONDS, self._sweep)
+        self.lane.lulls.append(self._share)
         self.averages.start(self.lane.now)
         self.lane.every(PERIOD, lambda: self.averages.look(self.lane.now))
 
@@ -232,6 +233,12 @@ class PoolerRuntime:
                 del self.pools[pool.name]
         self.orphans.sweep(died)
 
+    def _share(self) -> None:
+        for pool in self.pools.values():
+            if not pool.others:
+                return  # no more has any other
+            sharing.look(pool)
+
     # -- messages
 
     async def cancel(self, request: CancelRequest) -> None:
@@ -243,7 +250,7 @@ class PoolerRuntime:
             case Want(name):
                 close_all(descriptors)
                 if name in self.pools:
-                    self.pools[name].give_idle()
+                    sharing.give_idle(self.pools[name])
             case Spare(name):
                 close_all(descriptors)
                 if name in self.pools:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler import acquaintance, limits, opening, recovery, roles, saturation, standing
+from pooler import acquaintance, limits, opening, recovery, roles, saturation, sharing, standing
 from pooler.errors import IDLE_IN_TRANSACTION, QUERY_CANCELED, PeerError
 from pooler.states import IDLE
 from supervisor.plane.layout import LeasePool
@@ -27,7 +27,7 @@ def sweep(pool: ServerPool) -> None:
     roles.look(pool)
     if pool.idle:
         if pool.others:
-            pool.give_idle()
+            sharing.give_idle(pool)
         _close_idle(pool)
     if pool.waiters:
         pool.demand()

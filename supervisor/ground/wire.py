@@ -2,10 +2,10 @@
 
 Every column of the plane has a Unix datagram socketpair, made by the supervisor before the first fork: the sending
 ends are inherited by all, the receiving end is read by the column's process alone. A message is an attrs class
-registered under a name; it travels as JSON behind the incarnation of the receiver it is meant for, so that what was
-sent to a dead process never reaches its successor. Sending never blocks: a full mailbox is `False` and a count.
-What must outlive a process stands in the plane, not here; what is large (a configuration) travels as a memfd
-(`cargo`). Nothing is ever unpickled here.
+registered under a name; it travels as JSON, or as it packs itself, behind the incarnation of the receiver it is meant
+for, so that what was sent to a dead process never reaches its successor. Sending never blocks: a full mailbox is
+`False` and a count. What must outlive a process stands in the plane, not here; what is large (a configuration) travels
+as a memfd (`cargo`). Nothing is ever unpickled here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import attrs
 from cattrs.preconf.json import make_converter
@@ -32,18 +32,34 @@ _ANCILLARY = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(MAX_DESCRI
 _converter = make_converter()
 _types: dict[str, type[Any]] = {}
 _names: dict[type[Any], str] = {}
+_packed: dict[str, type[Packed]] = {}  # of those types
 
 T = TypeVar("T")
 
 
+@runtime_checkable
+class Packed(Protocol):
+    """A message that is sent too often for JSON, at a tenth of its price."""
+
+    def pack(self) -> bytes: ...
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """What `pack` made; raises any Exception for anything else."""
+        ...
+
+
 def message(name: str) -> Callable[[type[T]], type[T]]:
-    """Register an attrs class under the name by which it travels; a name taken by another class is our error."""
+    """Register an attrs class under the name by which it travels; a name taken by another class is our error. One with
+    `pack` and `unpack` (`Packed`) makes its own bytes."""
 
     def register(cls: type[T]) -> type[T]:
         if name in _types and _types[name].__qualname__ != cls.__qualname__:
             raise ValueError(f"two messages are called {name!r}")
         _types[name] = cls
         _names[cls] = name
+        if issubclass(cls, Packed):
+            _packed[name] = cls
         return cls
 
     return register
@@ -54,11 +70,14 @@ class Undecodable(ValueError):
 
 
 def encode(value: object) -> bytes:
-    """The JSON of a registered message. TypeError for an unregistered class, ValueError for one over `MAX_MESSAGE`."""
+    """The bytes of a registered message. TypeError for an unregistered class, ValueError for one over `MAX_MESSAGE`."""
     name = _names.get(type(value))
     if name is None:
         raise TypeError(f"{type(value).__qualname__} is not a registered message")
-    data = json.dumps([name, _converter.unstructure(value)], separators=(",", ":")).encode()
+    if name in _packed:
+        data = name.encode() + b"\0" + cast(Packed, value).pack()
+    else:
+        data = json.dumps([name, _converter.unstructure(value)], separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE:
         raise ValueError(f"message {name!r} has {len(data)} bytes, over {MAX_MESSAGE}")
     return data
@@ -67,6 +86,9 @@ def encode(value: object) -> bytes:
 def decode(data: bytes) -> object:
     """The message in `data`; only `Undecodable` escapes."""
     try:
+        if data[:1] != b"[":
+            tag, _, packed = data.partition(b"\0")
+            return _packed[tag.decode()].unpack(packed)
         name, body = json.loads(data)
         return _converter.structure(body, _types[name])
     except Exception as error:  # json, cattrs and the classes' own validators raise from unrelated trees

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.plane.layout import Kind, LeasePool, ProcessState
 from supervisor.plane.memory import Plane
-from tests.pooler.stage import Stage
+from tests.pooler.stage import Movable, Stage
 
 
 @pytest.fixture
@@ -25,3 +26,17 @@ def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
     for one in made:
         one.close()
     plane.close()
+
+
+@pytest.fixture
+def two(stage: Callable[..., Stage]) -> tuple[Stage, int, int]:
+    """A stage with an idle connection, another worker's column, and the cell of its ticket."""
+    playing = stage()
+    other = playing.plane.claim_column("pooler", 2)
+    playing.plane.set_state(other, ProcessState.READY)
+    playing.client().ask("SELECT 1")
+    playing.lane.advance(0.2)
+    playing.mailbox.sent.clear()
+    (server,) = playing.pool.servers
+    server.conn = Movable(server.conn)
+    return playing, other, playing.plane.counters(Kind.LEASEPOOL, playing.pool.row, other) + LeasePool.OLDEST_TICKET

@@ -60,6 +60,36 @@ class Mailbox:
         return not self.full
 
 
+@attrs.define(eq=False)
+class Socket:
+    """What of a socket is sent to another worker."""
+
+    released: bool = False
+
+    def fileno(self) -> int:
+        return 77
+
+    def close(self) -> None:
+        self.released = True
+
+
+class Movable:
+    """A MemoryConn that can be taken off the lane."""
+
+    def __init__(self, conn: MemoryConn) -> None:
+        self.__dict__.update(conn=conn, sock=Socket())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.conn, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.conn, name, value)
+
+    def release(self) -> Socket:
+        self.conn.waiter = self.conn.on_idle = None
+        return self.sock
+
+
 class Player:
     """A client, played by the test: its end of the connection."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 import pytest
@@ -20,50 +19,6 @@ from tests.pooler.fake_postgres import DEFAULTS
 from tests.pooler.stage import ADDRESS, Stage
 
 Make = Callable[..., Stage]
-
-
-@attrs.define(eq=False)
-class Socket:
-    """What of a socket is sent to another worker."""
-
-    released: bool = False
-
-    def fileno(self) -> int:
-        return 77
-
-    def close(self) -> None:
-        self.released = True
-
-
-class Movable:
-    """A MemoryConn that can be taken off the lane."""
-
-    def __init__(self, conn: MemoryConn) -> None:
-        self.__dict__.update(conn=conn, sock=Socket())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.conn, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.conn, name, value)
-
-    def release(self) -> Socket:
-        self.conn.waiter = self.conn.on_idle = None
-        return self.sock
-
-
-@pytest.fixture
-def two(stage: Make) -> tuple[Stage, int, int]:
-    """A stage with an idle connection, another worker's column, and the cell of its ticket."""
-    playing = stage()
-    other = playing.plane.claim_column("pooler", 2)
-    playing.plane.set_state(other, ProcessState.READY)
-    playing.client().ask("SELECT 1")
-    playing.lane.advance(0.2)
-    playing.mailbox.sent.clear()
-    (server,) = playing.pool.servers
-    server.conn = Movable(server.conn)
-    return playing, other, playing.plane.counters(Kind.LEASEPOOL, playing.pool.row, other) + LeasePool.OLDEST_TICKET
 
 
 def test_an_idle_connection_is_asked_for(two: tuple[Stage, int, int]) -> None:
@@ -92,29 +47,6 @@ def test_a_want_is_answered_by_a_give(two: tuple[Stage, int, int]) -> None:
     assert not playing.pool.servers
     assert not playing.pool.idle
     assert playing.plane.total(Kind.LEASEPOOL, playing.pool.row, LeasePool.HANDED_OVER) == 1
-
-
-def test_a_released_connection_goes_to_who_came_first_anywhere(two: tuple[Stage, int, int]) -> None:
-    playing, _, ticket = two
-    holder, waiter = playing.client(), playing.client()
-    holder.ask("BEGIN")
-    playing.plane.cells[ticket] = playing.lane.now_ns
-    playing.lane.advance(1)
-    waiter.send(query("SELECT 1"))
-    playing.plane.cells[ticket] -= 1_000_000_000
-    holder.ask("COMMIT")
-    assert [type(order) for _, order, _ in playing.mailbox.sent if not isinstance(order, Want)] == [Give]
-    assert waiter.kinds() == ""
-
-
-def test_hardly_older_is_not_worth_the_way(two: tuple[Stage, int, int]) -> None:
-    playing, _, ticket = two
-    holder, waiter = playing.client(), playing.client()
-    holder.ask("BEGIN")
-    waiter.send(query("SELECT 1"))
-    playing.plane.cells[ticket] = playing.lane.now_ns - 1_000_000
-    holder.ask("COMMIT")
-    assert waiter.kinds() == "DCI"
 
 
 @pytest.mark.parametrize("why", ["mailbox", "dead", "readable"])
@@ -161,32 +93,6 @@ def test_what_is_too_much_for_a_message_makes_place(two: tuple[Stage, int, int])
     assert playing.runtime.leases.open(playing.pool.row) == 0
 
 
-def test_the_sweep_gives_what_a_lost_want_asked_for(two: tuple[Stage, int, int]) -> None:
-    playing, _, ticket = two
-    playing.plane.cells[ticket] = playing.lane.now_ns
-    playing.lane.advance(0.2)
-    assert [type(order) for _, order, _ in playing.mailbox.sent] == [Give]
-
-
-def test_one_ticket_gets_one_connection(stage: Make) -> None:
-    playing = stage(database="pool_size = 2")
-    clients = [playing.client(), playing.client()]
-    other = playing.plane.claim_column("pooler", 2)
-    playing.plane.set_state(other, ProcessState.READY)
-    for client in clients:
-        client.ask("BEGIN")
-    for client in clients:
-        client.ask("COMMIT")
-    playing.lane.advance(0.2)
-    for server in playing.pool.servers:
-        server.conn = Movable(server.conn)
-    cells = playing.plane.counters(Kind.LEASEPOOL, playing.pool.row, other)
-    playing.plane.cells[cells + LeasePool.OLDEST_TICKET] = playing.lane.now_ns
-    playing.runtime.receive(Want("app/app"), ())
-    playing.runtime.receive(Want("app/app"), ())
-    assert len(playing.mailbox.sent) == 1
-
-
 def given(playing: Stage, holder: int) -> Give:
     """As another worker would send it; the lease is `holder`'s."""
     lease = playing.runtime.leases.take(playing.pool.row, holder, playing.worker.pools["pg"].servers[0].row)
@@ -197,12 +103,12 @@ def given(playing: Stage, holder: int) -> Give:
         lease,
         "pg/127.0.0.1:5432",
         1,
-        b"k001".hex(),
-        {**DEFAULTS, "TimeZone": "CET"},
-        dict(DEFAULTS),
-        {"TimeZone": "CET", "client_encoding": "UTF8", "application_name": ""},
-        ["portway_1"],
-        ["portway_2"],
+        b"k001",
+        intern({**DEFAULTS, "TimeZone": "CET"}),
+        intern(DEFAULTS),
+        intern({"TimeZone": "CET", "client_encoding": "UTF8", "application_name": ""}),
+        (b"portway_1",),
+        (b"portway_2",),
         100.0,
     )
 

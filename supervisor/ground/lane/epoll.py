@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 import trio
-from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from supervisor.ground.lane.bridge import bridge
 from supervisor.ground.lane.conn import Conn
@@ -27,9 +26,11 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 EVENTS_A_ROUND = 256
-ROUNDS_A_VISIT = 32  # polls before trio's other tasks get their turn; a busy round takes about 5 ms
+ROUNDS_A_VISIT = 64  # before trio's other tasks get their turn; most take some 10 µs, and a busy one 150
 ACCEPTS_A_ROUND = 16  # per listener, so that a storm of connections does not starve those already here
-LINGER_SECONDS = 0.002  # how long the next event is waited for without trio; its other tasks may be this late
+# One round follows the other for so long, and the next event is waited for without trio for as long again: its other
+# tasks may be late by both.
+VISIT_SECONDS = LINGER_SECONDS = 0.002
 SWEEP_SECONDS = 0.1
 REST_SECONDS = 0.1  # how long a listener rests after EMFILE: descriptors come back as connections end
 
@@ -214,7 +215,6 @@ class Lane(Scheduler):
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Drive everything until cancelled; then every session is cancelled and its `finally` blocks run."""
-        both = self._with_trios()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._sweeper)
@@ -227,40 +227,28 @@ class Lane(Scheduler):
                     else:
                         await trio.lowlevel.wait_readable(self.epoll.fileno())
                     self._asleep = False
-                    self._visit(both)
+                    self._visit()
             finally:
                 self._nursery = None
-                both.close()
                 self.end_all()
                 self._close_all()
                 nursery.cancel_scope.cancel()
 
-    def _with_trios(self) -> select.epoll:
-        """An epoll of two: ours, and trio's own, which has no public name. Without that one, its tasks are late."""
-        both = select.epoll()
-        both.register(self.epoll.fileno(), select.EPOLLIN)
-        try:
-            both.register(GLOBAL_RUN_CONTEXT.runner.io_manager._epoll.fileno(), select.EPOLLIN)
-        except AttributeError:
-            pass
-        return both
-
-    def _visit(self, both: select.epoll) -> None:
+    def _visit(self) -> None:
         """Rounds, for as long as there is something to do. Under a load that leaves pauses most of them are far
         shorter than a wait through trio, which costs as much as a small request: so they are waited for here, a
-        little, unless something comes for trio."""
-        ours = [(self.epoll.fileno(), select.EPOLLIN)]
-        until = time.monotonic() + LINGER_SECONDS
-        while True:
-            for _ in range(ROUNDS_A_VISIT):
-                if not self._round():
-                    break
-            if self._queue or time.monotonic() >= until or both.poll(LINGER_SECONDS) != ours:
-                return
+        little."""
+        until = time.monotonic() + VISIT_SECONDS
+        for _ in range(ROUNDS_A_VISIT):
+            if not self._round(0 if self._queue else LINGER_SECONDS) or self.now >= until:
+                break
+        if self.lulls:
+            self._look_at_clock()
+            self.lull()
 
-    def _round(self) -> bool:
-        """Poll once, resume whom it concerns, then the run queue. False: nothing was there."""
-        events = self.epoll.poll(0, EVENTS_A_ROUND)
+    def _round(self, seconds: float = 0) -> bool:
+        """Wait for events for so long, resume whom they concern, then the run queue. False: nothing was there."""
+        events = self.epoll.poll(seconds, EVENTS_A_ROUND)
         if not events and not self._queue:
             if self.closing:
                 self._close_all()
@@ -314,6 +302,11 @@ class Lane(Scheduler):
             self._close_all()
         return True
 
+    def _look_at_clock(self) -> None:
+        self.now_ns = time.monotonic_ns()
+        self.now = self.now_ns / 1e9
+        self.wall = time.time()
+
     def _resume_listening(self) -> None:
         rested = [listening for due, listening in self._resting if due <= self.now]
         self._resting = [(due, listening) for due, listening in self._resting if due > self.now]
@@ -329,9 +322,7 @@ class Lane(Scheduler):
     async def _sweeper(self) -> None:
         while True:
             await trio.sleep(SWEEP_SECONDS)
-            self.now_ns = time.monotonic_ns()
-            self.now = self.now_ns / 1e9
-            self.wall = time.time()
+            self._look_at_clock()
             self.sweep()
             if self._resting:
                 self._resume_listening()

@@ -112,6 +112,7 @@ class Scheduler:
         self.soon: set[Session] = set()
         self.crashed = crashed
         self.at_round_end: list[Callable[[], None]] = []  # what is to be done at the end of this round, once
+        self.lulls: list[Callable[[], None]] = []  # called between rounds, some milliseconds after any event
         self._queue: deque[Session] = deque()
         self._next_scan = now + SCAN_EVERY
         self._timers: list[list[Any]] = []  # [due, interval, function]
@@ -261,6 +262,11 @@ class Scheduler:
                 timer[0] = now + timer[1]
                 self.call(timer[2])
         self.finish_round()
+
+    def lull(self) -> None:
+        """There is nothing more to do for a moment, or there has been much for some milliseconds."""
+        for function in self.lulls:
+            self.call(function)
 
     def end_all(self) -> None:
         """Cancel every session and let its `finally` blocks run."""

@@ -258,6 +258,8 @@ class Rehearsal(Scheduler):
             self._set_clock(min(until, self.now_ns + SWEEP_NS))
             self.sweep()
             self.run()
+            self.lull()
+            self.run()
 
     def feed(self, conn: MemoryConn, data: bytes, piece: int = READ_SIZE) -> None:
         """Send `data` from an end that the test plays itself, `piece` bytes at a time, running in between."""

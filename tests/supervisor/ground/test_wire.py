@@ -24,6 +24,21 @@ class Note:
     ratio: float | None = None
 
 
+@wire.message("test.packed")
+@attrs.frozen
+class Short:
+    number: int
+
+    def pack(self) -> bytes:
+        return self.number.to_bytes(8, "little")
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Short:
+        if len(data) != 8:
+            raise ValueError("not 8 bytes")
+        return cls(int.from_bytes(data, "little"))
+
+
 @attrs.frozen
 class Unregistered:
     text: str
@@ -51,6 +66,18 @@ def test_a_message_arrives_with_its_types_and_the_senders_process_id(line: wire.
     assert sender.send(3, note)
     assert receiver.receive() == wire.Letter(note, [], os.getpid())
     assert receiver.receive() is None
+
+
+def test_a_message_may_pack_itself(line: wire.Wire, living: dict[int, int]) -> None:
+    sender, receiver = mailbox(line, living, 2), mailbox(line, living, 3)
+    assert sender.send(3, Short(0x5B << 56 | 0x5B))
+    assert receiver.receive() == wire.Letter(Short(0x5B << 56 | 0x5B), [], os.getpid())
+
+
+@pytest.mark.parametrize("data", [b"test.packed", b"test.packed\0short", b"test.note\0", b"\xff\0", b""])
+def test_what_nobody_has_packed_is_no_message(data: bytes) -> None:
+    with pytest.raises(wire.Undecodable):
+        wire.decode(data)
 
 
 def test_the_last_word_before_a_message_leaves_is_the_senders(line: wire.Wire, living: dict[int, int]) -> None:

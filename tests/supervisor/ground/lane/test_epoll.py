@@ -426,6 +426,24 @@ def test_trio_has_its_turn_after_a_bounded_number_of_rounds(on_lane: Any) -> Non
     assert rounds > 100
 
 
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_lull_follows_every_event_soon(on_lane: Any, busy: bool) -> None:
+    """Where there is always another event, and where there is none."""
+    lull = trio.Event()
+
+    async def main(lane: Lane) -> None:
+        async def one() -> None:
+            while busy and not lull.is_set():
+                await lane.pause()
+
+        lane.lulls.append(lull.set)
+        lane.spawn(one())
+        with trio.fail_after(10):
+            await lull.wait()
+
+    on_lane(main)
+
+
 def test_many_ready_at_once_are_all_served_in_rounds(by_hand: Lane) -> None:
     """More than one batch of events."""
     pairs = [socket.socketpair() for _ in range(600)]
