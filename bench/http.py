@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 from bench.loads import BadRun, Load, head, wrk
 from bench.proxies import Proxy, envoy, haproxy, nginx, nginx_http, portway
 from bench.stage import Stage
-from bench.workload import Workload, per_operation
+from bench.workload import Workload, asking, per_operation
 from supervisor.cli.demo.credentials import Issuer
 from supervisor.cli.demo.ports import free_tcp_port
 
@@ -45,10 +45,6 @@ def portway_http(stage: Stage, folder: Path, tls: bool = False) -> Proxy:
         config += f"tls = {{ certificates = [{pair}] }}\n"
     config += '\n[gateway.routes.all]\npath = "/*"\npool = "backend"\n'
     return portway(folder, config, port)
-
-
-def plain_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    return wrk(stage.folder, f"http://{proxy.address}", [head("GET", "/hello")], seconds)
 
 
 # -- the gateway's work ---------------------------------------------------------------------------------------------
@@ -237,6 +233,6 @@ WORKLOADS = [
         unit="CPU µs/request",
         goals={"nginx": 1.3},
         sides={"nginx": nginx_plain, "portway": portway_http},
-        measure=per_operation(plain_load),
+        measure=per_operation(asking("/hello")),
     ),
 ]

@@ -6,10 +6,10 @@ The bytes are HTTP, because wrk and nginx are the cheapest ends to be had; the p
 import socket
 from pathlib import Path
 
-from bench.loads import Load, head, udp, wrk
+from bench.loads import Load, udp
 from bench.proxies import Proxy, haproxy, nginx, portway
 from bench.stage import Stage
-from bench.workload import Workload, per_gigabyte, per_operation
+from bench.workload import Workload, asking, per_gigabyte, per_operation
 from supervisor.arbiter.holder import held
 from supervisor.cli.demo.ports import free_tcp_port, free_udp_port
 from supervisor.cli.demo.waiting import until
@@ -44,19 +44,6 @@ def portway_udp(stage: Stage, folder: Path) -> Proxy:
     return proxy
 
 
-def small_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    return wrk(stage.folder, f"http://{proxy.address}", [head("GET", "/hello")], seconds)
-
-
-def connection_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    # The backend closes after each answer, and wrk connects again.
-    return wrk(stage.folder, f"http://{proxy.address}", [head("GET", "/hello", Connection="close")], seconds)
-
-
-def bulk_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    return wrk(stage.folder, f"http://{proxy.address}", [head("GET", "/bulk")], seconds, connections=4)
-
-
 def udp_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
     return udp(proxy.port, seconds)
 
@@ -70,7 +57,7 @@ WORKLOADS = [
         unit="CPU µs/message pair",
         goals={"haproxy": 1.3},
         sides=TCP,
-        measure=per_operation(small_load),
+        measure=per_operation(asking("/hello")),
     ),
     Workload(
         name="connections",
@@ -78,7 +65,7 @@ WORKLOADS = [
         unit="CPU µs/connection",
         goals={"haproxy": 1.4},
         sides=TCP,
-        measure=per_operation(connection_load),
+        measure=per_operation(asking("/hello", Connection="close")),  # the backend closes, wrk connects again
     ),
     Workload(
         name="bulk",
@@ -86,7 +73,7 @@ WORKLOADS = [
         unit="CPU ms/GB",
         goals={"haproxy": 0.7},
         sides=TCP,
-        measure=per_gigabyte(bulk_load),
+        measure=per_gigabyte(asking("/bulk", connections=4)),
     ),
     Workload(
         name="udp",

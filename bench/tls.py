@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from bench.http import PASS, UPSTREAM, envoy_http, portway_http
-from bench.loads import Load, h2load, handshakes, head, wrk
+from bench.loads import Load, h2load, handshakes
 from bench.proxies import Proxy, nginx, nginx_http
 from bench.stage import Stage
-from bench.workload import Workload, per_operation
+from bench.workload import Workload, asking, per_operation
 from supervisor.cli.demo.ports import free_tcp_port
 
 
-def nginx_tls(stage: Stage, folder: Path) -> Proxy:
+def nginx_tls(stage: Stage, folder: Path, options: str = "ssl; ssl_protocols TLSv1.3") -> Proxy:
     port = free_tcp_port()
     body = UPSTREAM.format(address=stage.backend.address)
-    body += f"\nserver {{ listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.3; ssl_certificate {stage.certificate.cert};"
+    body += f"\nserver {{ listen 127.0.0.1:{port} {options}; ssl_certificate {stage.certificate.cert};"
     body += f" ssl_certificate_key {stage.certificate.key}; location / {{ {PASS} }} }}"
     return nginx(folder, nginx_http(folder, body), port)
 
@@ -22,20 +22,11 @@ def portway_tls(stage: Stage, folder: Path) -> Proxy:
     return portway_http(stage, folder, tls=True)
 
 
-def tls_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    return wrk(stage.folder, f"https://{proxy.address}", [head("GET", "/hello")], seconds)
-
-
 # -- HTTP/2 ---------------------------------------------------------------------------------------------------------
 
 
 def nginx_h2(stage: Stage, folder: Path) -> Proxy:
-    port = free_tcp_port()
-    body = UPSTREAM.format(address=stage.backend.address)
-    body += f"\nserver {{ listen 127.0.0.1:{port} ssl http2; http2_max_requests 100000000;"
-    body += f" ssl_certificate {stage.certificate.cert};"
-    body += f" ssl_certificate_key {stage.certificate.key}; location / {{ {PASS} }} }}"
-    return nginx(folder, nginx_http(folder, body), port)
+    return nginx_tls(stage, folder, "ssl http2; http2_max_requests 100000000")
 
 
 def envoy_h2(stage: Stage, folder: Path) -> Proxy:
@@ -77,11 +68,6 @@ def full_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
     return handshakes(f"https://{proxy.address}/hello", seconds)
 
 
-def resumed_load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
-    # wrk connects again after each answer, and presents the ticket that it was given.
-    return wrk(stage.folder, f"https://{proxy.address}", [head("GET", "/hello", Connection="close")], seconds)
-
-
 TLS = {"nginx": nginx_tls, "portway": portway_tls}
 
 WORKLOADS = [
@@ -91,7 +77,7 @@ WORKLOADS = [
         unit="CPU µs/request",
         goals={"nginx": 1.5},
         sides=TLS,
-        measure=per_operation(tls_load),
+        measure=per_operation(asking("/hello", "https")),
     ),
     Workload(
         name="h2",
@@ -115,6 +101,7 @@ WORKLOADS = [
         unit="CPU µs/connection",
         goals={"nginx": 1.5},
         sides=TLS,
-        measure=per_operation(resumed_load),
+        # wrk connects again after each answer, and presents the ticket that it was given.
+        measure=per_operation(asking("/hello", "https", Connection="close")),
     ),
 ]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import attrs
 
-from bench.loads import Load
+from bench.loads import Load, head, wrk
 from bench.proxies import Proxy
 from bench.stage import Stage
 from supervisor.cli.demo.tree import cpu_seconds
 
 Starter = Callable[[Stage, Path], Proxy]
+Loader = Callable[[Stage, Proxy, float], Load]  # for so many seconds
 
 
 @attrs.frozen
@@ -44,26 +45,32 @@ class Workload:
     prepare: Callable[[Stage], object] = lambda stage: None  # what must be there before anything starts
 
 
-def per_operation(load: Callable[[Stage, Proxy, float], Load]) -> Callable[[Stage, Proxy, float], Figure]:
+def asking(path: str, scheme: str = "http", connections: int = 32, **headers: str) -> Loader:
+    """The same GET again and again, by wrk."""
+
+    def load(stage: Stage, proxy: Proxy, seconds: float) -> Load:
+        url = f"{scheme}://{proxy.address}"
+        return wrk(stage.folder, url, [head("GET", path, **headers)], seconds, connections)
+
+    return load
+
+
+def per_operation(load: Loader) -> Callable[[Stage, Proxy, float], Figure]:
     """CPU microseconds of the proxy's process tree per operation that the load completed."""
-
-    def measure(stage: Stage, proxy: Proxy, seconds: float) -> Figure:
-        before = cpu_seconds(proxy.child.pid)
-        done = load(stage, proxy, seconds)
-        spent = settled(proxy) - before
-        return Figure(spent * 1e6 / done.operations, done.operations / done.seconds)
-
-    return measure
+    return _cpu(load, lambda done: done.operations, 1e6)
 
 
-def per_gigabyte(load: Callable[[Stage, Proxy, float], Load]) -> Callable[[Stage, Proxy, float], Figure]:
+def per_gigabyte(load: Loader) -> Callable[[Stage, Proxy, float], Figure]:
     """CPU milliseconds of the proxy's process tree per 10^9 bytes received."""
+    return _cpu(load, lambda done: done.volume, 1e12)
 
+
+def _cpu(load: Loader, amount: Callable[[Load], float], scale: float) -> Callable[[Stage, Proxy, float], Figure]:
     def measure(stage: Stage, proxy: Proxy, seconds: float) -> Figure:
         before = cpu_seconds(proxy.child.pid)
         done = load(stage, proxy, seconds)
         spent = settled(proxy) - before
-        return Figure(spent * 1e12 / done.volume, done.volume / done.seconds)
+        return Figure(spent * scale / amount(done), amount(done) / done.seconds)
 
     return measure
 
