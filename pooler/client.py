@@ -13,6 +13,7 @@ import attrs
 
 from pooler import admission, recovery
 from pooler.console import session as console
+from pooler.encodings import UTF8
 from pooler.errors import PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
 from pooler.journal import Journal
 from pooler.messages import parameter_status
@@ -26,6 +27,7 @@ from supervisor.plane.layout import Listener as Counter
 
 if TYPE_CHECKING:
     from pooler.listener import Listener
+    from pooler.listening import Listening
     from pooler.pool import ServerPool
     from pooler.runtime import PoolerRuntime
     from pooler.server import ServerConnection
@@ -60,6 +62,7 @@ class Client:
     unnamed: int = UNBOUND  # of `Outstanding.unnamed`, when it gets a server
     unsettled: bool = False  # its journal has something
     pins: Pin = Pin.NONE  # why it keeps its server
+    listening: Listening | None = None  # once it has sent a LISTEN
     ticket: int = 0  # monotonic ns at which it began to wait
     data: bytes = b""  # what it waits with, for whoever gives it a server to send
     unsent: bytes = b""  # of that, what has been noted as sent, but the server has not taken yet
@@ -72,6 +75,12 @@ class Client:
     key: int = 0  # process id of its cancel key
     told: bool = False  # that it has to wait, once in its life
     connected: float = 0.0  # wall clock
+
+    @property
+    def server_encoding(self) -> str:
+        """Of its database."""
+        reported = self.home.reported if self.home is not None else None
+        return UTF8 if reported is None else reported.get("server_encoding", UTF8)
 
     def translate(self, server: ServerConnection) -> Translation:
         """Its translation, for the messages to this server."""

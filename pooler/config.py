@@ -138,7 +138,7 @@ class DatabaseTable:
         if self.pool_mode == "statement":
             yield Problem(
                 ("pool_mode",),
-                "a session that begins a transaction is ended; BEGIN, cursors, LISTEN, temporary tables and "
+                "a session that begins a transaction is ended; BEGIN, cursors, temporary tables and "
                 "advisory locks don't work",
             )
         elif self.pool_mode == "session":

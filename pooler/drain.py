@@ -47,10 +47,13 @@ class Drain:
 
 
 def depart(runtime: PoolerRuntime, departure: Departure, step: float) -> None:
-    """A server that was taken out by hand: its connections are closed when they become free. Clients that keep theirs
-    end in the second half of the time, evenly spread, and with the time whoever still has one."""
+    """A server that was taken out by hand: its connections are closed when they become free, one that listens at once.
+    Clients that keep theirs end in the second half of the time, evenly spread, and with the time whoever still has
+    one."""
     if not departure.carries:
         return
+    for fanout in runtime.fanouts.values():
+        fanout.depart(departure.server)
     for pool in runtime.pools.values():
         for server in pool.servers:
             if server.server is departure.server:

@@ -12,11 +12,13 @@ import attrs
 
 from pooler.messages import parameter_status
 from pooler.parameters import SETTABLE, TRACKED
-from pooler.sql import Act, Kind, Pin
+from pooler.sql import SHARED, Act, Kind, Pin
 
 if TYPE_CHECKING:
     from pooler.client import Client
 
+# What a connection listens to are marks of LISTEN and UNLISTEN that held (`rewriting`).
+MARKS = "(SELECT pg_catalog.string_agg(mark, ',') FROM pg_catalog.pg_listening_channels() AS mark)"
 CHECKS = {
     Pin.TEMPORARY_TABLE: (
         "EXISTS(SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema() AND relkind <> 'i')"
@@ -25,13 +27,11 @@ CHECKS = {
         "EXISTS(SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())"
     ),
     Pin.HELD_CURSOR: "EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)",
-    Pin.LISTEN: "EXISTS(SELECT FROM pg_catalog.pg_listening_channels())",
 }
 REASONS = {
     Pin.TEMPORARY_TABLE: "temporary table",
     Pin.ADVISORY_LOCK: "advisory lock",
     Pin.HELD_CURSOR: "cursor with hold",
-    Pin.LISTEN: "listen",
     Pin.SETTING: "unknown setting",
 }
 
@@ -50,11 +50,20 @@ class Journal:
     dropped: set[str] = attrs.field(factory=set)  # that have their first value again
     all_dropped: bool = False
     checks: Pin = Pin.NONE
+    # LISTEN, UNLISTEN and DISCARD ALL with their marks, in order; without one it has held already.
+    listens: list[tuple[Act, bytes]] = attrs.field(factory=list)
     _batch: list[Act] = attrs.field(factory=list)
 
-    def note(self, act: Act) -> None:
+    @property
+    def may_listen(self) -> bool:
+        """Whether there may be something that an UNLISTEN takes back."""
+        return self.client.listening is not None or bool(self.listens)
+
+    def note(self, act: Act, mark: bytes = b"") -> None:
         """It was executed; its batch is not over."""
         self.client.unsettled = True
+        if act.kind in SHARED or act.kind is Kind.DISCARD_ALL:
+            self.listens.append((act, mark))
         self._batch.append(act)
         self.checks |= act.makes | (act.lifts & self.client.pins)
 
@@ -98,5 +107,6 @@ class Journal:
         self.asked.clear()
         self.dropped.clear()
         self._batch.clear()
+        self.listens.clear()
         self.all_dropped, self.checks = False, Pin.NONE
         self.client.unsettled = False

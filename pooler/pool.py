@@ -22,6 +22,7 @@ from supervisor.plane.layout import Kind, LeasePool, LeasePoolState
 
 if TYPE_CHECKING:
     from pooler.client import Client
+    from pooler.fanout import Fanout
     from pooler.parameters import Values
     from pooler.settings import PoolSettings
     from pooler.turnstile import Turnstile
@@ -66,6 +67,7 @@ class ServerPool:
     pressure: Pressure | None = None  # where its database says that it is saturated, if it is to
     readers: ServerPool | None = None  # the same database and user on replicas, where transactions are routed
     origin: ServerPool | None = None  # whose readers these are
+    fanout: Fanout = attrs.field(init=False)  # of its database; the readers have none
     idle: list[ServerConnection] = attrs.field(factory=list)  # the last used last
     servers: set[ServerConnection] = attrs.field(factory=set)  # all that are logged in
     waiters: deque[Client] = attrs.field(factory=deque)

@@ -43,6 +43,7 @@ class Step:
     tag: bytes = b""  # shown instead of the server's
     statement: Statement | None = None  # that PREPARE makes
     error: bytes = b""  # shown instead of the server's
+    mark: bytes = b""  # the channel that the server listens to in its place, for as long as its transaction holds
 
 
 @attrs.frozen(eq=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pooler.errors import FEATURE_NOT_SUPPORTED, PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
+from pooler.fanout import open_channels
 from pooler.messages import FLUSH, HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, NoReplica, Refusal
@@ -48,6 +49,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
     conn.waiter = session
     rest = b""  # of the last answers, what the client has not taken yet
     answer: bytes | None = None
+    listening = client.listening
     while True:
         # What does the client want?
         while True:
@@ -77,6 +79,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             else:
                 more = receive() if conn.readable else None
             if more is None:
+                if listening is not None and not rest and (rest := listening.take()):
+                    continue
                 if pool.unusual and not data and not rest:
                     if pool.leaving:
                         raise shutting_down()
@@ -222,6 +226,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                 if not unsent and out.free:
                     if client.unsettled:
                         await settle(client, server)
+                        listening = client.listening
                         sticky = pool.sticky or bool(client.pins)
                         if sticky and server.settings is not client.settings:
                             await _adapt(client, server)
@@ -230,6 +235,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     if pool.leaving:
                         raise shutting_down()
                     session.deadline = lane.now + pool.settings.client_idle_timeout
+                    if listening is not None and not rest:
+                        rest = listening.take()
                 if rest:
                     rest = rest[send(rest) :]
                     if conn.writable:
@@ -320,6 +327,10 @@ async def _attend(
 async def _translated(client: Client, translation: Translation, data: bytes, left: int) -> tuple[bytes, bytes]:
     """What to send, and what to hold back. The first `left` bytes belong to a message that has passed already."""
     sent, held = translation.take(data, left)
+    while translation.wants:
+        denied = await open_channels(client, translation.wants)
+        more, held = translation.take(held, 0, denied)
+        sent += more
     client.unnamed = translation.remembered
     return sent, held
 

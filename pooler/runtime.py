@@ -21,6 +21,7 @@ from pooler.console.averages import PERIOD, Averages
 from pooler.console.survey import Survey
 from pooler.drain import Drain, depart
 from pooler.errors import TOO_MANY_CONNECTIONS, PeerError, shutting_down
+from pooler.fanout import Fanout
 from pooler.hba import Rules
 from pooler.keys import Keys
 from pooler.listener import Listener, certificates
@@ -83,6 +84,7 @@ class PoolerRuntime:
     users: Users = attrs.field(init=False, repr=False)
     pools: dict[str, ServerPool] = attrs.field(factory=dict)  # those that were used; by "database/user"
     turnstile: Turnstile = attrs.field(factory=Turnstile)
+    fanouts: dict[str, Fanout] = attrs.field(factory=dict)  # by database
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     clients: set[Client] = attrs.field(factory=set)  # all, those that are logging in too
     leaving: bool = False
@@ -152,6 +154,8 @@ class PoolerRuntime:
         """It is gone."""
         self.clients.discard(client)
         self.cells[client.counters + Counter.ACTIVE] -= 1
+        if client.listening is not None:
+            client.listening.close()
         if client.home is not None:
             client.home.clients.discard(client)
             self.keys.take_back(client.key)
@@ -197,8 +201,9 @@ class PoolerRuntime:
             )
             if not database.endswith(REPLICAS):
                 row = worker.plane.row(Kind.DATABASE, database)
-                at = worker.plane.state(Kind.DATABASE, row)
-                pool.pressure = Pressure(at, worker.plane.counters(Kind.DATABASE, row, worker.column))
+                counters = worker.plane.counters(Kind.DATABASE, row, worker.column)
+                pool.pressure = Pressure(worker.plane.state(Kind.DATABASE, row), counters)
+                pool.fanout = self.fanouts.setdefault(database, Fanout(database, worker, counters))
             if self.leaving:
                 pool.abandon()
             self.pools[name] = pool
@@ -232,6 +237,8 @@ class PoolerRuntime:
             if pool.over:  # its row may become another's
                 del self.pools[pool.name]
         self.orphans.sweep(died)
+        for fanout in self.fanouts.values():
+            fanout.look()
 
     def _share(self) -> None:
         for pool in self.pools.values():

@@ -3,14 +3,14 @@
 Parameters that PostgreSQL reports come by themselves. For the others, and for what can't leave its connection
 (temporary tables, locks, cursors), the server is asked, in one round trip, and only after statements that may have
 changed them: so rollbacks, savepoints and functions need not be understood. What was found decides whether the client
-keeps its server (a pin).
+keeps its server (a pin), and what it listens to.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pooler.journal import CHECKS, Journal
+from pooler.journal import CHECKS, MARKS, Journal
 from pooler.parameters import TRACKED, intern, quoted
 from pooler.sql import Pin
 
@@ -26,9 +26,13 @@ async def settle(client: Client, server: ServerConnection) -> None:
     journal = client.translation.journal
     names, pins = journal.question(server.reported)
     values: dict[str, str | None] = {}
-    if names or pins:
+    marked = any(mark for _, mark in journal.listens)
+    marks: list[str] = []
+    if names or pins or marked:
         wanted = [f"pg_catalog.current_setting({quoted(name)}, true)" for name in names] + [CHECKS[pin] for pin in pins]
-        row = await server.ask("SELECT " + ", ".join(wanted))
+        row = await server.ask("SELECT " + ", ".join(wanted + [MARKS] * marked) + "; UNLISTEN *" * marked)
+        if marked:
+            marks = (row.pop() or "").split(",")
         values = dict(zip(names, row, strict=False))
         found = Pin.NONE
         for pin, there in zip(pins, row[len(names) :], strict=False):
@@ -36,6 +40,8 @@ async def settle(client: Client, server: ServerConnection) -> None:
                 found |= pin
         client.pins = (client.pins & ~journal.checks) | found
     client.pins |= journal.checks & Pin.SETTING
+    if client.listening is not None:
+        client.listening.settle(act for act, mark in journal.listens if not mark or mark.decode() in marks)
     _keep(client, server, journal, values)
     journal.clear()
 

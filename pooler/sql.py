@@ -34,6 +34,10 @@ class Kind(Enum):
     LISTEN = auto()
     UNLISTEN = auto()
     UNLISTEN_ALL = auto()
+    UNREADABLE_CHANNEL = auto()  # LISTEN U&"...": a name that only the server can read
+
+
+SHARED = frozenset((Kind.LISTEN, Kind.UNLISTEN, Kind.UNLISTEN_ALL))  # what a connection for all clients does
 
 
 class Pin(Flag):
@@ -43,11 +47,10 @@ class Pin(Flag):
     TEMPORARY_TABLE = auto()
     ADVISORY_LOCK = auto()
     HELD_CURSOR = auto()
-    LISTEN = auto()  # inside of a transaction: elsewhere it is shared
     SETTING = auto()  # of a parameter whose name is not known
 
 
-EVERY_PIN = Pin.TEMPORARY_TABLE | Pin.ADVISORY_LOCK | Pin.HELD_CURSOR | Pin.LISTEN | Pin.SETTING
+EVERY_PIN = Pin.TEMPORARY_TABLE | Pin.ADVISORY_LOCK | Pin.HELD_CURSOR | Pin.SETTING
 
 
 @attrs.frozen
@@ -83,6 +86,7 @@ _CONTROL = frozenset((b"begin", b"start", b"commit", b"end", b"rollback", b"abor
 _FLEETING = frozenset(("transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"))
 _CHARACTERISTICS = tuple(f"default_transaction_{name}" for name in ("isolation", "read_only", "deferrable"))
 _SPELLED_OTHERWISE = {b"names": "client_encoding", b"schema": "search_path"}
+_NAME = re.compile(rb"[a-z_\x80-\xff]")
 _NO_TOKEN = Token(b"", b"", 0, 0)
 
 
@@ -117,10 +121,14 @@ def _act(text: bytes, tokens: list[Token]) -> Act:
         return Act(Kind.DEALLOCATE_ALL, start, end) if token.word == b"all" else named(Kind.DEALLOCATE, token)
     if first == b"discard" and second == b"all":
         return Act(Kind.DISCARD_ALL, start, end)
-    if first == b"listen":
-        return named(Kind.LISTEN, padded[1])
-    if first == b"unlisten":
-        return Act(Kind.UNLISTEN_ALL, start, end) if second == b"*" else named(Kind.UNLISTEN, padded[1])
+    if first == b"listen" or first == b"unlisten":
+        if second == b"*" and len(tokens) == 2 and first == b"unlisten":
+            return Act(Kind.UNLISTEN_ALL, start, end)
+        if second == b"u" and padded[2].word == b"&":
+            return Act(Kind.UNREADABLE_CHANNEL, start, end)
+        if len(tokens) == 2 and (_NAME.match(second) or (not second and text[padded[1].start :].startswith(b'"'))):
+            return named(Kind.LISTEN if first == b"listen" else Kind.UNLISTEN, padded[1])
+        return Act(Kind.PLAIN, start, end)  # the server will say what is wrong with it
     if first == b"explain" or first == b"create":
         executed = _executed(tokens)
         if executed is not None:

@@ -17,10 +17,11 @@ import attrs
 from pooler.answers import Answers, Expected
 from pooler.errors import PROTOCOL_VIOLATION, PeerError
 from pooler.journal import Journal
+from pooler.listening import unheard
 from pooler.messages import FLUSH, HEAD, HEAD_SIZE, SYNC, message, what_and_name
 from pooler.prepared import ABSENT, PREFIX, ServerStatements, Statement, Step, Unnamed, closing, parsed
 from pooler.renaming import rename
-from pooler.rewriting import Rewritten, Session, duplicate, rewrite
+from pooler.rewriting import Rewritten, Session, duplicate, failing, rewrite
 from pooler.sql import Kind, Pin
 from pooler.states import (
     BIND,
@@ -64,12 +65,14 @@ class Translation:
     unnamed: Unnamed | None = None  # to which nothing was bound when its batch ended: it may be used in another
     place: bytes = b""  # what else the meaning of a statement hangs on
     waits: bool = False  # `take` stopped until the server has answered everything
+    wants: tuple[bytes, ...] = ()  # it stopped until the client can hear these channels
     answers: Answers = attrs.field(init=False)
     _out: Outstanding = attrs.field(factory=Outstanding)
     _statements: ServerStatements = attrs.field(factory=ServerStatements)
     _current: Unnamed | None = None  # the one without a name that came in this batch
     _bound: bool = False  # to it
     _portals: dict[bytes, tuple[Step, ...]] = attrs.field(factory=dict)  # of this batch, where they matter
+    _denied: bytes = b""  # why it can't
     _open: bool = False  # a batch that is not synced yet
     _certain: bool = False  # whether all that decides if it is committed has been seen here
 
@@ -119,10 +122,11 @@ class Translation:
         answers = self.answers
         return bool(answers.fifo or answers.skipping or self._current or self._portals or self._open)
 
-    def take(self, data: bytes, left: int) -> tuple[bytes, bytes]:
-        """What to send, and what is to be given again with more. The first `left` bytes belong to a message that has
-        been sent in part. Raises PeerError."""
-        self.waits = False
+    def take(self, data: bytes, left: int, denied: bytes = b"") -> tuple[bytes, bytes]:
+        """What to send, and what is to be given again with more, or when what it `wants` is there (or with the
+        ErrorResponse that says why it is `denied`). The first `left` bytes belong to a message that has been sent in
+        part. Raises PeerError."""
+        self.waits, self.wants, self._denied = False, (), denied
         at, size = min(left, len(data)), len(data)
         pieces = [data[:at]]
         while at + HEAD_SIZE <= size:
@@ -271,10 +275,14 @@ class Translation:
         self.answers.expect(Expected(CLOSE))
         return data[at:end]
 
-    def _execute(self, data: bytes, at: int, end: int) -> bytes:
+    def _execute(self, data: bytes, at: int, end: int) -> bytes | None:
+        steps = self._portals.get(data[at + HEAD_SIZE : data.find(b"\0", at + HEAD_SIZE, end)], ())
+        wants = unheard(steps, self.journal.client.listening)
+        if wants:
+            self.wants = () if self._denied else wants
+            return self._fail(self._denied) if self._denied else None
         self._open = True
-        portal = data[at + HEAD_SIZE : data.find(b"\0", at + HEAD_SIZE, end)]
-        self.answers.expect(Expected(EXECUTE, steps=self._portals.get(portal, ())))
+        self.answers.expect(Expected(EXECUTE, steps=steps))
         return data[at:end]
 
     def _sync(self, data: bytes, at: int, end: int) -> bytes:
@@ -285,8 +293,14 @@ class Translation:
         self.answers.expect(Expected(SYNC_KIND))
         return data[at:end]
 
-    def _query(self, data: bytes, at: int, end: int) -> bytes:
-        rewritten = self._rewrite(data[at + HEAD_SIZE : end - 1])
+    def _query(self, data: bytes, at: int, end: int) -> bytes | None:
+        rewritten = self._rewrite(data[at + HEAD_SIZE : end - 1], self.journal.may_listen)
+        wants = unheard(rewritten.steps, self.journal.client.listening)
+        if wants and not self._denied:
+            self.wants = wants
+            return None
+        if wants:
+            rewritten = failing(self._denied)
         self._current = self.unnamed = None  # a Query ends it
         before = self._prepare(rewritten)
         if before:  # in a batch of its own: if it fails, the Query must not be skipped
@@ -300,8 +314,8 @@ class Translation:
         self.answers.expect(Expected(FUNCTION_CALL))
         return data[at:end]
 
-    def _rewrite(self, sql: bytes) -> Rewritten:
-        rewritten = rewrite(sql, Session(self.names, self.place, self.refuses))
+    def _rewrite(self, sql: bytes, listens: bool = True) -> Rewritten:
+        rewritten = rewrite(sql, Session(self.names, self.place, self.refuses, listens))
         if rewritten.control:
             self._certain = False
         return rewritten
@@ -363,7 +377,7 @@ class Translation:
             self.names.clear()
             self._statements.names.clear()
         if not act.plain:
-            self.journal.note(act)
+            self.journal.note(act, step.mark)
 
     def _batch_done(self, status: int, failed: bool) -> bytes:
         before = self.journal.end_batch(self._certain and not failed and status == IDLE)

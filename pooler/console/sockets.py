@@ -19,6 +19,7 @@ from pooler.states import EXECUTE, FAILED_TRANSACTION, IDLE, IN_TRANSACTION, PAR
 
 if TYPE_CHECKING:
     from pooler.client import Client
+    from pooler.fanout import Fanout
     from pooler.pool import ServerPool
     from pooler.runtime import PoolerRuntime
     from pooler.server import ServerConnection
@@ -67,18 +68,19 @@ def _client(runtime: PoolerRuntime, client: Client, pool: ServerPool, waits: boo
 
 def _servers(runtime: PoolerRuntime) -> list[Row]:
     holders = {client.server: client for client in runtime.clients if client.server is not None}
-    return [
+    held = [
         _server(runtime, server, holders.get(server), pool)
         for pool in runtime.pools.values()
         for server in pool.servers
     ]
+    return held + [_listening(one, server) for one in runtime.fanouts.values() if (server := one.connection)]
 
 
 def _server(runtime: PoolerRuntime, server: ServerConnection, client: Client | None, pool: ServerPool) -> Row:
     state = "active" if client is not None else "being_canceled" if server.cancels else "idle"
     if client is None and server.conn.waiter is not None:
         state = "tested"  # what its last client left is brought to its end, or it is reset
-    host, port = server.server.sockaddr
+    host, port = server.server.sockaddr[:2]
     opened = runtime.leases.since(server.lease) / 1e9
     return (
         "S", pool.user, pool.database, "none", state, host, port, *_local(server.conn),
@@ -86,6 +88,16 @@ def _server(runtime: PoolerRuntime, server: ServerConnection, client: Client | N
         0, 0, int(server.expires <= runtime.lane.now), _server_ptr(server),
         "" if client is None else f"{client.key:#x}", server.pid, _tls(server.conn),
         server.settings.get("application_name", "")[:MAX_TEXT], 0, server.lease & 0x7FFFFFFF,
+    )  # fmt: skip
+
+
+def _listening(fanout: Fanout, server: ServerConnection) -> Row:
+    """The connection that listens for all clients of a database: nobody's, and of no pool."""
+    host, port = server.server.sockaddr[:2]
+    user = "" if fanout.pool is None else fanout.pool.user
+    return (
+        "S", user, fanout.database, "none", "listening", host, port, *_local(server.conn), when(server.since),
+        when(server.since), 0, 0, 0, f"{server.pid:#x}", "", server.pid, _tls(server.conn), "", 0, server.pid,
     )  # fmt: skip
 
 

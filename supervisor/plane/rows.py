@@ -203,6 +203,9 @@ class DatabaseState:
 
 class Database:
     SATURATED_MS = 0  # a worker's: for how long it has said so
+    LISTENING = 1  # server connections that listen for all clients
+    CHANNELS = 2  # that they listen to
+    NOTIFICATIONS = 3  # given to clients, one by one
 
 
 class TierState:
@@ -256,7 +259,7 @@ TABLES: Mapping[Kind, Table] = {
         LeasePool,
         frozenset({LeasePool.IDLE, LeasePool.BUSY, LeasePool.WAITING, LeasePool.OLDEST_TICKET, LeasePool.CLIENTS}),
     ),
-    Kind.DATABASE: Table(512, 8, 8, DatabaseState, Database),
+    Kind.DATABASE: Table(512, 8, 8, DatabaseState, Database, frozenset({Database.LISTENING, Database.CHANNELS})),
     Kind.TIER: Table(16, 8, 128, TierState, Tier, frozenset({Tier.SESSIONS})),
 }
 

@@ -3,7 +3,8 @@
 `SELECT anything` gives a row with the text; BEGIN, COMMIT and ROLLBACK move the status; SLEEP answers when it is
 cancelled; FAIL is an error; DIE closes without a word; COPY IN takes data; BIG n gives n bytes in one row;
 set_config and DISCARD ALL report parameters; SET and RESET others, which it tells when asked by current_setting; what
-EXISTS asks for stands in `kept`. Statements are prepared by Parse and by PREPARE, named or not.
+EXISTS asks for stands in `kept`. LISTEN and UNLISTEN hold from the end of their transaction, NOTIFY reaches whoever
+listens at once. Statements are prepared by Parse and by PREPARE, named or not.
 """
 
 from __future__ import annotations
@@ -50,6 +51,19 @@ class Backend:
     outdated: bool = False  # the tables of what is prepared have changed
     settings: dict[str, str] = attrs.field(factory=dict)  # that are not reported
     kept: bool = False  # something that EXISTS finds
+    channels: dict[str, None] = attrs.field(factory=dict)  # it listens to, in order
+    listens: list[str] = attrs.field(factory=list)  # LISTEN and UNLISTEN of its transaction
+
+    def end(self, committed: bool) -> None:
+        """Its transaction ends."""
+        for word, channel in (sql.replace('"', "").split(" ") for sql in self.listens if committed):
+            if word == "LISTEN":
+                self.channels[channel] = None
+            elif channel == "*":
+                self.channels.clear()
+            else:
+                self.channels.pop(channel, None)
+        self.listens.clear()
 
 
 @attrs.define(eq=False)
@@ -225,7 +239,17 @@ class FakePostgres:
             else:
                 backend.settings.pop(words[0], None)
             return message(b"C", word.encode() + b"\0")
-        if "current_setting" in sql or "EXISTS" in sql:
+        if word in ("LISTEN", "UNLISTEN"):
+            backend.listens.append(sql)
+            if backend.status == b"I":
+                backend.end(True)
+            return message(b"C", word.encode() + b"\0")
+        if word == "NOTIFY":
+            self.notify(words[0])
+            return message(b"C", b"NOTIFY\0")
+        if not word:
+            return message(b"I")
+        if "current_setting" in sql or "EXISTS" in sql or "pg_listening_channels" in sql:
             return self._tell(backend, sql)
         settings = _SET.findall(sql)
         if settings:
@@ -235,6 +259,7 @@ class FakePostgres:
             backend.statements.clear()
             backend.settings.clear()
             backend.kept = False
+            backend.channels.clear()
             return b"".join(self._set(backend, name, DEFAULTS[name]) for name in changed) + message(
                 b"C", b"DISCARD ALL\0"
             )
@@ -250,6 +275,8 @@ class FakePostgres:
         if word == "BIG":
             return row(b"x" * int(sql.split(" ")[1])) + message(b"C", b"SELECT 1\0")
         if word in ("BEGIN", "COMMIT", "ROLLBACK"):
+            if word != "BEGIN":
+                backend.end(word == "COMMIT" and backend.status == b"T")
             backend.status = b"T" if word == "BEGIN" else b"I"
             return message(b"C", word.encode() + b"\0")
         return row(sql.encode()) + message(b"C", b"SELECT 1\0")
@@ -258,10 +285,24 @@ class FakePostgres:
     def _tell(backend: Backend, sql: str) -> bytes:
         asked = [backend.settings.get(name) for name in _ASKED.findall(sql)]
         values = asked + ["t" if backend.kept else "f"] * sql.count("EXISTS")
+        if "pg_listening_channels" in sql:
+            values.append(",".join(backend.channels) or None)
         body = b"".join(
             b"\xff" * 4 if value is None else len(value).to_bytes(4, "big") + value.encode() for value in values
         )
         return message(b"D", len(values).to_bytes(2, "big") + body) + message(b"C", b"SELECT 1\0")
+
+    def notify(self, channel: str, payload: str = "") -> None:
+        """Whoever listens hears it."""
+        for backend in self.alive:
+            if channel in backend.channels:
+                backend.conn.send_nowait(message(b"A", bytes(4) + f"{channel}\0{payload}\0".encode()))
+
+    @property
+    def listener(self) -> Backend | None:
+        """The connection that listens for the pooler's clients."""
+        listening = [one for one in self.alive if any("portway: LISTEN" in sql for sql in one.queries)]
+        return listening[0] if listening else None
 
     def _set(self, backend: Backend, name: str, value: str) -> bytes:
         if value == "invalid":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
+
 from pooler.prepared import parsed
 from pooler.rewriting import NOTHING, Session, rewrite
-from pooler.sql import EVERY_PIN, Kind, Pin
+from pooler.sql import EVERY_PIN, Pin
 
 A = parsed(b"SELECT 1", b"\0\0", b"")
 
@@ -33,13 +35,32 @@ def test_what_is_prepared_here_is_known_behind() -> None:
 
 
 def test_what_is_taken_or_refused_fails_where_it_stands() -> None:
-    for text, refuses, code in ((b"PREPARE a AS SELECT 2", Pin.NONE, b"42P05"), (b"LISTEN c", EVERY_PIN, b"0A000")):
+    for text, refuses, code in (
+        (b"PREPARE a AS SELECT 2", Pin.NONE, b"42P05"),
+        (b"CREATE TEMP TABLE t (n int)", EVERY_PIN, b"0A000"),
+    ):
         found = rewrite(b"SELECT 1; " + text, session(refuses=refuses))
         assert found.sql == b'SELECT 1; EXECUTE "portway_"'
         assert code in found.steps[1].error
 
 
-def test_a_listen_pins_its_client() -> None:
-    (step,) = rewrite(b"LISTEN c", session()).steps
-    assert step.act is not None
-    assert (step.act.kind, step.act.makes) == (Kind.LISTEN, Pin.LISTEN)
+def test_a_listen_is_marked_and_answered_by_its_own_tag() -> None:
+    found = rewrite(b"LISTEN c; UNLISTEN c; SELECT 1; UNLISTEN *", session())
+    marks = [step.mark for step in found.steps]
+    assert found.sql == b"LISTEN %s; LISTEN %s; SELECT 1; LISTEN %s" % (marks[0], marks[1], marks[3])
+    assert len(set(marks)) == 4
+    assert [step.tag for step in found.steps] == [b"LISTEN", b"UNLISTEN", b"", b"UNLISTEN"]
+
+
+def test_an_unlisten_of_who_never_listened_costs_nothing() -> None:
+    text = b"SELECT pg_advisory_unlock_all(); UNLISTEN *; UNLISTEN a"
+    found = rewrite(text, attrs.evolve(session(), listens=False))
+    assert found.sql == text
+    assert all(step.act is not None and step.act.plain for step in found.steps[1:])
+    assert b"UNLISTEN" not in rewrite(b"LISTEN a; UNLISTEN a", attrs.evolve(session(), listens=False)).sql
+
+
+def test_a_name_that_only_the_server_can_read_is_refused() -> None:
+    found = rewrite(b'LISTEN U&"d\\0061t"', session())
+    assert found.sql == b'EXECUTE "portway_"'
+    assert b"0A000" in found.steps[0].error

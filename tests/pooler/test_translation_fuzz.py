@@ -16,8 +16,9 @@ from tests.pooler.stage import Stage
 NAMES = st.sampled_from(["", "a", "b", "portway_"])
 TEXTS = st.sampled_from(
     ["SELECT 1", "SET x = 1", "RESET x", "RESET ALL", "PREPARE a AS SELECT 2", "EXECUTE a", "DEALLOCATE a", "FAIL",
-     "DEALLOCATE ALL", "DISCARD ALL", "LISTEN c", "BEGIN", "COMMIT", "ROLLBACK", "CREATE TEMP TABLE t (n int)", "",
-     "SELECT 1; FAIL", "PREPARE b AS SELECT 3; EXECUTE b; DEALLOCATE b", "SELECT pg_advisory_lock(1)"]
+     "DEALLOCATE ALL", "DISCARD ALL", "LISTEN c", "UNLISTEN *", "NOTIFY c", "BEGIN", "COMMIT", "ROLLBACK",
+     "CREATE TEMP TABLE t (n int)", "", "SELECT 1; FAIL",
+     "PREPARE b AS SELECT 3; EXECUTE b; DEALLOCATE b", "SELECT pg_advisory_lock(1)"]
 )  # fmt: skip
 MESSAGES = st.one_of(
     st.builds(lambda sql: query(sql), TEXTS),
@@ -45,8 +46,11 @@ def test_property_nothing_reaches_the_next_client(sent: list[bytes], end: bytes,
             other.send(message(b"P", b"a\0SELECT mine\0\0\0") + message(b"B", b"\0a\0" + bytes(6)))
             other.send(message(b"E", bytes(5)) + SYNC + message(b"C", b"Sa\0") + SYNC)
             assert other.kinds() == "12DCI3I"
-        assert playing.postgres.backends[-1].queries[-1] == "SELECT mine"
-        assert "x" not in playing.postgres.backends[-1].settings
+        (server,) = playing.pool.servers
+        backend = playing.postgres.backends[server.pid - 1]
+        assert backend.queries[-1] == "SELECT mine"
+        assert "x" not in backend.settings
+        assert not backend.channels
         assert other.ask("EXECUTE b") == "EI"
         other.send(message(b"X"))
         playing.settled()

@@ -88,6 +88,9 @@ def test_reads_writes_and_a_failover(pair: tuple[Cluster, Cluster], running: Poo
     caller.execute("SELECT w()")
     assert caller.execute("SELECT count(*) FROM t WHERE n = -1").fetchone() == (3,)
 
+    hearers = running.connect_each_worker()
+    for hearer in hearers:
+        hearer.execute("LISTEN news")
     holder = running.connect()
     holder.execute("BEGIN")
     holder.execute("INSERT INTO t VALUES (100)")
@@ -108,6 +111,14 @@ def test_reads_writes_and_a_failover(pair: tuple[Cluster, Cluster], running: Poo
     assert time.monotonic() - promoted <= 4 * INTERVAL + 5.0, "within some looks, however busy the machine is"
     assert fresh.execute("SELECT max(n) FROM t WHERE n <> 100").fetchone() == (200,)
     assert replica.execute("SELECT count(*) FROM t WHERE n = 100", database="app") == [(0,)]
+    (survivor,) = [one for one in hearers if not broken(one)]  # the other's worker is the one that was killed
+    assert until(lambda: hears(survivor, fresh), "notifications of the new primary")
+
+
+def hears(hearer: Connection, notifier: Connection) -> bool:
+    """Whether a notification of this moment arrives; those of the time without a primary are nobody's."""
+    notifier.execute("NOTIFY news")
+    return any(True for _ in hearer.notifies(timeout=0.2, stop_after=1))
 
 
 def broken(connection: Connection) -> bool:
