@@ -40,7 +40,7 @@ _SHOWN = {name.lower(): value for name, value in PARAMETERS.items()}
 # Drivers set these at every login; nothing here depends on them.
 _SETTABLE = frozenset({*TRACKED, "extra_float_digits"})
 HELP = """Console usage
-\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|SOCKETS|USERS|VERSION
+\tSHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|SOCKETS|ACTIVE_SOCKETS|USERS|VERSION
 \tSHOW HOLDERS (who holds which server connection, and why)
 \tSHOW LISTS|MEM|STATE|STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS
 \tRELOAD

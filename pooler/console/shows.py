@@ -28,6 +28,8 @@ _STATS = ("server_assignment_count", "xact_count", "query_count", "received", "s
           "wait_time", "client_parse_count", "server_parse_count", "bind_count")  # fmt: skip
 _AVERAGES = [{"received": "recv"}.get(name, name) for name in _STATS]
 _TOTALS = [{"received": "bytes_received", "sent": "bytes_sent"}.get(name, name) for name in _STATS]
+# SHOW STATS_AVERAGES has the totals' names, but for the last three.
+_MEANS = [*_TOTALS[:-3], *(f"avg_{name}" for name in _TOTALS[-3:])]
 # Each as a counter of the plane; None is not counted here.
 _COUNTERS = (
     LeasePool.TRANSACTIONS, LeasePool.TRANSACTIONS, LeasePool.QUERIES, LeasePool.BYTES_IN, LeasePool.BYTES_OUT,
@@ -58,7 +60,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
     ),
     "stats": columns(f"database {_counted(_STATS, 'total_')} {_counted(_AVERAGES, 'avg_')}"),
     "stats_totals": columns(f"database {_counted(_TOTALS)}"),
-    "stats_averages": columns(f"database {_counted(_TOTALS)}"),
+    "stats_averages": columns(f"database {_counted(_MEANS)}"),
     "totals": columns("name value:8"),
     "lists": columns("list items:4"),
     "config": columns("key value default changeable"),

@@ -31,10 +31,15 @@ _SOCKET = (
     "type user database replication state addr port:4 local_addr local_port:4 connect_time request_time wait:4 "
     "wait_us:4 close_needed:4 ptr link remote_pid:4 tls application_name prepared_statements:4 id:4"
 )
+# Of PgBouncer's buffers: here a connection at rest has none.
+_BUFFERS = "recv_pos:4 pkt_pos:4 pkt_remain:4 send_pos:4 send_remain:4 pkt_avail:4 send_avail:4"
+_EMPTY = (0,) * 7
+_STATE = 4  # the column
 COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "clients": columns(_SOCKET),
     "servers": columns(_SOCKET),
-    "sockets": columns(_SOCKET),
+    "sockets": columns(f"{_SOCKET} {_BUFFERS}"),
+    "active_sockets": columns(f"{_SOCKET} {_BUFFERS}"),
     "holders": columns(
         "database user client_addr client_port:4 client_id:4 application_name worker:4 server server_pid:4 since "
         "seconds:8 transaction reason query"
@@ -99,6 +104,10 @@ def _listening(fanout: Fanout, server: ServerConnection) -> Row:
         "S", user, fanout.database, "none", "listening", host, port, *_local(server.conn), when(server.since),
         when(server.since), 0, 0, 0, f"{server.pid:#x}", "", server.pid, _tls(server.conn), "", 0, server.pid,
     )  # fmt: skip
+
+
+def _sockets(runtime: PoolerRuntime) -> list[Row]:
+    return [(*row, *_EMPTY) for row in _clients(runtime) + _servers(runtime)]
 
 
 def _holders(runtime: PoolerRuntime) -> list[Row]:
@@ -205,6 +214,7 @@ def _tls(conn: Any) -> str:
 _ROWS: Mapping[str, Callable[[PoolerRuntime], list[Row]]] = {
     "clients": _clients,
     "servers": _servers,
-    "sockets": lambda runtime: _clients(runtime) + _servers(runtime),
+    "sockets": _sockets,
+    "active_sockets": lambda runtime: [row for row in _sockets(runtime) if row[_STATE] != "idle"],
     "holders": _holders,
 }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,8 +18,10 @@ from psycopg.rows import dict_row
 from supervisor.cli.demo import ports
 from supervisor.cli.demo.postgres import Cluster
 from tests.system.support.daemon import Daemon
+from tests.system.support.edges import server
 from tests.system.support.poll import until
 from tests.system.support.pooler import BOUND, Pooler, poolers, psql
+from tests.system.support.programs import needed
 
 CONSOLE = 'admin_users = ["app"]\nstats_users = ["legacy"]'
 
@@ -132,3 +137,44 @@ def test_reload_says_what_is_wrong(running: Pooler) -> None:
     finally:
         path.write_text(before)
         console.connection.execute("RELOAD")
+
+
+SHOWS = (
+    "ACTIVE_SOCKETS", "CLIENTS", "CONFIG", "DATABASES", "DNS_HOSTS", "DNS_ZONES", "LISTS", "MEM", "PEERS", "PEER_POOLS",
+    "POOLS", "SERVERS", "SOCKETS", "STATE", "STATS", "STATS_AVERAGES", "STATS_TOTALS", "TOTALS", "USERS", "VERSION",
+)  # fmt: skip
+NUMBERED = (1, 24)  # the PgBouncer whose columns are compared
+
+
+@pytest.fixture
+def pgbouncer(tmp_path: Path) -> Iterator[psycopg.Connection[Any]]:
+    """The console of a PgBouncer of the version whose columns ours has."""
+    needed("pgbouncer")
+    told = subprocess.run(["pgbouncer", "--version"], capture_output=True, text=True, check=True).stdout
+    version = re.match(r"PgBouncer (\d+)\.(\d+)", told)
+    if version is None or (int(version[1]), int(version[2])) != NUMBERED:
+        pytest.skip(f"not installed: PgBouncer 1.24; there is {told.splitlines()[0]}")
+    port = ports.free_tcp_port()
+    path = tmp_path / "pgbouncer.ini"
+    path.write_text(
+        f"[databases]\nany = host=127.0.0.1 user=app\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+        "auth_type = any\nadmin_users = app\nunix_socket_dir =\n"
+    )
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []  # it does not run as root
+    where = f"host=127.0.0.1 port={port} user=app dbname=pgbouncer"
+    with server(port, "pgbouncer", *user, "-q", path), psycopg.connect(where, autocommit=True) as connection:
+        yield connection
+
+
+def test_columns_are_those_of_pgbouncer(running: Pooler, pgbouncer: psycopg.Connection[Any]) -> None:
+    ours = running.connect("pgbouncer")
+
+    def columns(connection: psycopg.Connection[Any], what: str) -> list[str]:
+        found = connection.execute(f"SHOW {what}".encode()).description
+        assert found is not None
+        return [column.name for column in found]
+
+    for what in SHOWS:
+        assert columns(ours, what) == columns(pgbouncer, what), what
+    there, here = ([row[0] for row in connection.execute(b"SHOW LISTS").fetchall()] for connection in (pgbouncer, ours))
+    assert here == there

@@ -33,6 +33,18 @@ def test_holders_say_who_and_why(stage: Make) -> None:
     assert asked.refused("KILL_CLIENT 7")["C"] == "42704"
 
 
+def test_active_sockets_are_those_that_are_not_idle(stage: Make) -> None:
+    playing = stage(pooler=POOLER, database="pool_size = 3")
+    idle, busy = playing.client(), playing.client()
+    busy.ask("BEGIN")
+    idle.ask("SELECT 1")
+    asked = console(playing)
+    everyone = sorted((str(row["type"]), str(row["state"]), row["recv_pos"]) for row in asked.rows("SHOW SOCKETS"))
+    assert everyone == [("C", "active", "0"), ("C", "idle", "0"), ("S", "active", "0"), ("S", "idle", "0")]
+    active = asked.rows("SHOW ACTIVE_SOCKETS")
+    assert sorted((str(row["type"]), str(row["state"])) for row in active) == [("C", "active"), ("S", "active")]
+
+
 @pytest.mark.parametrize(
     ("data", "shown"),
     [
