@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from gateway.frames import GOING_AWAY
@@ -11,25 +9,14 @@ from gateway.http2 import frames
 from gateway.http2.answering import DRAIN_PING
 from gateway.http2.frames import ACK, DATA, END_STREAM, PING
 from gateway.websocket import accept_of, key_of
-from supervisor.plane.layout import Kind, Route, Server
-from tests.gateway.house import House, request
+from tests.gateway.house import Build, House, request
 from tests.gateway.http2.test_session import HTTP2, OK, Browser
 from tests.gateway.http2.wire import read_frames
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    house = House(HTTP2)
-    house.listen()
-    yield house
-    house.gateway.close()
-    house.lane.finish()
-    assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.IN_FLIGHT) == 0
-    assert house.rows(Kind.ROUTE, "web", Route.IN_FLIGHT) == 0
-    for end in house.servers[8001]:
-        end.take()
-        assert end.at_end
-    house.plane.close()
+def house(build: Build) -> House:
+    return build(HTTP2)
 
 
 def connect(browser: Browser, protocol: str = "websocket", path: str = "/chat") -> int:

@@ -3,7 +3,6 @@ both ways, and every way a connection can end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import h2.config
@@ -16,27 +15,15 @@ from gateway.http2.errors import CANCEL, ENHANCE_YOUR_CALM, INTERNAL_ERROR, NO_E
 from gateway.http2.frames import DATA, GOAWAY, PREFACE, RST_STREAM
 from gateway.patience import CLIENT_SECONDS
 from gateway.session import HEAD_SECONDS, NEXT_SECONDS
-from supervisor.plane.layout import Kind, Listener, Route, Server
-from tests.gateway.house import OK, PLAIN, Client, House, answer, request
+from supervisor.plane.layout import Kind, Listener, Server
+from tests.gateway.house import OK, PLAIN, Build, Client, House, answer, request
 from tests.gateway.http2.browser import HTTP2, Browser
 from tests.gateway.http2.wire import GET, HELLO, POST, head, read_frames
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    yield from _house(HTTP2)
-
-
-def _house(text: str) -> Iterator[House]:
-    house = House(text)
-    house.listen()
-    yield house
-    house.gateway.close()
-    house.lane.finish()
-    assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACTIVE) == 0
-    assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.IN_FLIGHT) == 0
-    assert all(house.rows(Kind.ROUTE, name, Route.IN_FLIGHT) == 0 for name in house.plane.names(Kind.ROUTE))
-    house.plane.close()
+def house(build: Build) -> House:
+    return build(HTTP2)
 
 
 @pytest.fixture
@@ -379,37 +366,37 @@ limits = ["few"]
 hosts = ["a"]""")  # fmt: skip
 
 
-def test_refusals_are_those_of_http_1() -> None:
-    for house in _house(LIMITED):
-        browser = Browser(house)
-        assert browser.status(browser.ask("/small", b"x" * 11)) == 413
-        assert browser.status(browser.ask("/small", b"", end=False, content_length="11")) == 413
-        stream = browser.ask("/small", b"x", end=False)
-        browser.h2.send_data(stream, b"x" * 10)
-        assert browser.status(stream) == 413
-        codes = []
-        for number in range(3):
-            stream = browser.ask("/few")
-            if number < 2:
-                house.received()
-                house.answer(OK)
-            codes.append(browser.status(stream))
-        assert codes == [200, 200, 429]
-        assert browser.fields(stream)["retry-after"]
-        other = [(":method", "GET"), (":scheme", "http"), (":authority", "b"), (":path", "/")]
-        browser.h2.send_headers(51, other, True)
-        assert browser.status(51) == 404
-        other[2] = (":authority", "a b")
-        browser.h2.send_headers(53, other, True)
-        assert browser.status(53) == 400
-        browser.next_id = 55
-        assert browser.status(browser.ask("/%zz")) == 400
-        assert browser.status(browser.ask("/" + "x" * 9000)) == 414
-        assert browser.status(browser.ask("/", x="y" * 33_000)) == 431
-        assert browser.status(browser.ask("/", **{f"x{number}": "1" for number in range(100)})) == 431
-        assert [line["reason"] for line in house.log.lines[-4:]] == [
-            "bad_path", "target_too_long", "head_too_large", "too_many_fields",
-        ]  # fmt: skip
+def test_refusals_are_those_of_http_1(build: Build) -> None:
+    house = build(LIMITED)
+    browser = Browser(house)
+    assert browser.status(browser.ask("/small", b"x" * 11)) == 413
+    assert browser.status(browser.ask("/small", b"", end=False, content_length="11")) == 413
+    stream = browser.ask("/small", b"x", end=False)
+    browser.h2.send_data(stream, b"x" * 10)
+    assert browser.status(stream) == 413
+    codes = []
+    for number in range(3):
+        stream = browser.ask("/few")
+        if number < 2:
+            house.received()
+            house.answer(OK)
+        codes.append(browser.status(stream))
+    assert codes == [200, 200, 429]
+    assert browser.fields(stream)["retry-after"]
+    other = [(":method", "GET"), (":scheme", "http"), (":authority", "b"), (":path", "/")]
+    browser.h2.send_headers(51, other, True)
+    assert browser.status(51) == 404
+    other[2] = (":authority", "a b")
+    browser.h2.send_headers(53, other, True)
+    assert browser.status(53) == 400
+    browser.next_id = 55
+    assert browser.status(browser.ask("/%zz")) == 400
+    assert browser.status(browser.ask("/" + "x" * 9000)) == 414
+    assert browser.status(browser.ask("/", x="y" * 33_000)) == 431
+    assert browser.status(browser.ask("/", **{f"x{number}": "1" for number in range(100)})) == 431
+    assert [line["reason"] for line in house.log.lines[-4:]] == [
+        "bad_path", "target_too_long", "head_too_large", "too_many_fields",
+    ]  # fmt: skip
 
 
 def test_connect_is_refused(house: House, browser: Browser) -> None:
@@ -448,11 +435,11 @@ def test_both_versions_are_served_on_a_plain_listener(house: House) -> None:
     assert answer(client.take()).status == 200
 
 
-def test_without_the_key_a_plain_listener_speaks_http_1_alone() -> None:
-    for house in _house(PLAIN):
-        client = house.connect()
-        client.send(PREFACE)
-        assert answer(client.take()).code == "bad_version"
+def test_without_the_key_a_plain_listener_speaks_http_1_alone(build: Build) -> None:
+    house = build(PLAIN)
+    client = house.connect()
+    client.send(PREFACE)
+    assert answer(client.take()).code == "bad_version"
 
 
 @pytest.mark.parametrize("piece", [1, 10])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import h2.events
 import pytest
 
 from gateway.http2.asking import socket_block
 from gateway.http2.blocks import BlockDecoder
 from gateway.websocket import accept_of
-from supervisor.plane.layout import Kind, Listener, Route, Server
-from tests.gateway.house import Client, House, answer
+from tests.gateway.house import Build, Client, House, answer
 from tests.gateway.http2.far import FarServer
 from tests.gateway.http2.test_pipe import connect
 from tests.gateway.http2.test_session import Browser
@@ -25,16 +22,8 @@ ASKED = (
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    house = House(H2C)
-    house.listen()
-    yield house
-    house.gateway.close()
-    house.lane.finish()
-    assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACTIVE) == 0
-    assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.IN_FLIGHT) == 0
-    assert house.rows(Kind.ROUTE, "web", Route.IN_FLIGHT) == 0
-    house.plane.close()
+def house(build: Build) -> House:
+    return build(H2C)
 
 
 def asked(house: House) -> Client:
@@ -184,6 +173,6 @@ def test_a_server_that_does_not_say_what_it_takes_is_waited_for_and_given_up(hou
 
 def test_a_server_that_leaves_before_it_says_so_has_failed(house: House) -> None:
     client = asked(house)
-    house.lane.run()
+    house.received()
     house.server().close()
     assert answer(client.take()).code == "connect_failed"

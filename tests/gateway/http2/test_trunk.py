@@ -3,8 +3,6 @@ bodies bounded by the windows of both sides, and every way in which a stream or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import h2.errors
 import h2.events
 import h2.settings
@@ -15,8 +13,8 @@ from hypothesis import strategies as st
 from gateway.http2 import frames
 from gateway.http2.trunk import IDLE_SECONDS
 from gateway.retries import MAX_REFUSED
-from supervisor.plane.layout import Kind, Listener, Route, Server
-from tests.gateway.house import PLAIN, House, answer
+from supervisor.plane.layout import Kind, Route, Server
+from tests.gateway.house import PLAIN, Build, House, answer
 from tests.gateway.http2.far import FarServer
 from tests.gateway.http2.test_session import Browser
 
@@ -24,19 +22,8 @@ H2C = PLAIN.replace("[pools.web]", '[pools.web]\nprotocol = "h2c"').replace('80"
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    house = House(H2C)
-    house.listen()
-    yield house
-    house.gateway.close()
-    house.lane.finish()
-    assert house.rows(Kind.LISTENER, "gateway/web", Listener.ACTIVE) == 0
-    assert house.rows(Kind.SERVER, "web/127.0.0.1:8001", Server.IN_FLIGHT) == 0
-    assert house.rows(Kind.ROUTE, "web", Route.IN_FLIGHT) == 0
-    for end in house.servers[8001]:
-        end.take()
-        assert end.at_end
-    house.plane.close()
+def house(build: Build) -> House:
+    return build(H2C)
 
 
 # -- translation
