@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 NOTICE_AFTER = 5.0  # seconds in the queue, then the client is told
 MAX_EARLY = 64 * 1024  # bytes that a client may send while it waits; beyond, its socket is not read
-BRISK = 0.001  # seconds: where a connection has been released since, the next one soon will be
-
 _NEVER = float("inf")
 
 
@@ -88,7 +86,7 @@ class ServerPool:
     owes: bool = False  # the next that is released is theirs
     behind_since: int = 0  # ns: since when one of them has kept a client waiting for far longer than this worker
     asked_for: int = 0  # the ticket for which one of them was asked
-    released: float = 0.0  # when a connection was, on the lane's clock
+    released: int = 0  # monotonic ns: when a connection was
     launching: int = 0  # logins under way
     orders: tuple[int, int] = (0, 0)  # the operator's, as last seen: paused, stale
     killed: int = 0
@@ -127,13 +125,14 @@ class ServerPool:
     def release(self, server: ServerConnection) -> None:
         """Take back a connection that is free, and give it to whoever is next."""
         server.conn.waiter = None
-        self.released = now = self.lane.now
+        lane = self.lane
+        now, self.released = lane.now, lane.now_ns
         if server.good_until <= now:
             self._release_unusual(server)
         elif self.waiters:
             if self.waiters[0].ticket <= self.ours_until or not sharing.give_first(self, server):
                 self._hand(server)
-        elif not self.others or not sharing.give_away(self, server, self.lane.now_ns - sharing.PATIENCE):
+        elif not self.others or not sharing.give_away(self, server, lane.now_ns - sharing.PATIENCE):
             idle = self.idle
             if not idle:
                 self.cells[self.base + LeasePool.IDLE] = 1
@@ -230,7 +229,7 @@ class ServerPool:
             client.session.expire_in(self.first_look)
         if cells[self.state + LeasePoolState.OPEN] < cells[self.state + LeasePoolState.LIMIT]:
             self.demand()
-        elif self.others and self.lane.now - self.released > BRISK:
+        elif self.others and not sharing.brisk(self):
             handover.ask(self)
 
     async def keep(self, client: Client) -> ServerConnection:

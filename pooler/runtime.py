@@ -240,11 +240,11 @@ class PoolerRuntime:
         for fanout in self.fanouts.values():
             fanout.look()
 
-    def _share(self) -> None:
+    def _share(self, quiet: bool) -> None:
         for pool in self.pools.values():
             if not pool.others:
                 return  # no more has any other
-            sharing.look(pool)
+            sharing.look(pool, quiet)
 
     # -- messages
 

@@ -7,7 +7,8 @@ worker itself, and what is longer is looked at between rounds (`look`), not with
 - a client that came TOLERANCE before the first of this worker gets this worker's next connection;
 - so does one that has waited for more than twice as long as the first of this worker, if it has been so for LASTING
   without a break: then connections are where fewer clients are;
-- a connection that nobody here wants goes to who has waited for PATIENCE.
+- a connection that nobody here wants goes to who has waited for PATIENCE, or in whose worker, or in this one, nothing
+  happens.
 """
 
 from __future__ import annotations
@@ -24,22 +25,28 @@ if TYPE_CHECKING:
 TOLERANCE = 10_000_000  # ns
 LASTING = 10_000_000  # ns
 MARGIN = 500_000  # ns: twice of next to nothing is nothing
-PATIENCE = 1_000_000  # ns: most are served by their own worker sooner
+PATIENCE = 5_000_000  # ns: most are served by their own worker sooner
 # One under TLS can't change workers: it is closed, and another opened, which takes 10 ms and more.
 TLS_TOLERANCE = 100_000_000  # ns that a client of another worker has waited before
 FOREVER = 1 << 63
 
 
-def look(pool: ServerPool) -> None:
-    """At a lull of the lane: compare our first client with those of the other workers."""
+def look(pool: ServerPool, quiet: bool) -> None:
+    """At a lull of the lane: compare our first client with those of the other workers. At a quiet one nothing comes
+    free here soon, and nobody comes who wants what is idle."""
     now, waiters = pool.lane.now_ns, pool.waiters
     if waiters:
         first = waiters[0].ticket
         _compare(pool, first, now)
-        if now - first > PATIENCE and pool.asked_for != first and handover.ask(pool):
+        if (quiet or now - first > PATIENCE) and pool.asked_for != first and handover.ask(pool):
             pool.asked_for = first
     elif pool.idle:
-        give_idle(pool, now - PATIENCE)
+        give_idle(pool, FOREVER if quiet else now - PATIENCE)
+
+
+def brisk(pool: ServerPool) -> bool:
+    """Whether connections come free here, so that it is best to wait for the next."""
+    return pool.lane.now_ns - pool.released < PATIENCE
 
 
 def _compare(pool: ServerPool, first: int, now: int) -> None:

@@ -21,7 +21,7 @@ def contested(playing: Stage) -> tuple[Player, Player]:
     holder, waiter = playing.client(), playing.client()
     holder.ask("BEGIN")
     waiter.send(query("SELECT 1"))
-    playing.lane.advance(0.001)
+    playing.pool.waiters[0].ticket -= MS
     return holder, waiter
 
 
@@ -37,7 +37,7 @@ def test_a_released_connection_goes_to_who_came_first_anywhere(two: tuple[Stage,
     playing, _, ticket = two
     holder, waiter = contested(playing)
     playing.plane.cells[ticket] = playing.lane.now_ns - sharing.TOLERANCE - 2 * MS
-    playing.lane.lull()
+    playing.lane.lull(quiet=False)
     holder.ask("COMMIT")
     assert gives(playing) == 1
     assert waiter.kinds() == ""
@@ -47,7 +47,7 @@ def test_hardly_older_is_not_worth_the_way(two: tuple[Stage, int, int]) -> None:
     playing, _, ticket = two
     holder, waiter = contested(playing)
     playing.plane.cells[ticket] = playing.lane.now_ns - sharing.TOLERANCE
-    playing.lane.lull()
+    playing.lane.lull(quiet=False)
     holder.ask("COMMIT")
     assert waiter.kinds() == "DCI"
 
@@ -56,7 +56,7 @@ def test_who_has_been_served_meanwhile_is_owed_nothing(two: tuple[Stage, int, in
     playing, _, ticket = two
     holder, waiter = contested(playing)
     playing.plane.cells[ticket] = playing.lane.now_ns - 1000 * MS
-    playing.lane.lull()
+    playing.lane.lull(quiet=False)
     playing.plane.cells[ticket] = playing.lane.now_ns
     holder.ask("COMMIT")
     assert waiter.kinds() == "DCI"
@@ -73,22 +73,27 @@ def test_where_clients_wait_longer_all_the_time_there_are_too_few_connections(
         first = playing.pool.waiters[0].ticket
         wait = playing.lane.now_ns - first
         playing.plane.cells[ticket] = playing.lane.now_ns - (wait if step == 6 and not steady else 3 * wait)
-        playing.lane.lull()
+        playing.lane.lull(quiet=False)
         playing.lane.advance(0.001)
         playing.pool.waiters[0].ticket = playing.lane.now_ns - 2 * MS
     holder.ask("COMMIT")
     assert waiter.kinds() == ("" if steady else "DCI")
 
 
-def test_what_nobody_wants_here_goes_to_who_has_waited_a_little(two: tuple[Stage, int, int]) -> None:
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_nobody_wants_here_goes_to_who_has_waited_a_little(two: tuple[Stage, int, int], quiet: bool) -> None:
     playing, _, ticket = two
     client = playing.client()
     playing.plane.cells[ticket] = playing.lane.now_ns
     client.ask("SELECT 1")
     assert gives(playing) == 0
-    playing.lane.lull()
+    playing.lane.lull(quiet=False)
     assert gives(playing) == 0
-    playing.lane.advance(0.002)
+    if quiet:
+        playing.lane.lull(quiet=True)
+    else:
+        playing.plane.cells[ticket] -= sharing.PATIENCE + MS
+        playing.lane.lull(quiet=False)
     assert gives(playing) == 1
     assert not playing.pool.idle
 
@@ -97,22 +102,27 @@ def test_a_release_sees_who_has_waited_a_little(two: tuple[Stage, int, int]) -> 
     playing, _, ticket = two
     client = playing.client()
     client.ask("BEGIN")
-    playing.plane.cells[ticket] = playing.lane.now_ns - 2 * MS
+    playing.plane.cells[ticket] = playing.lane.now_ns - sharing.PATIENCE - MS
     client.ask("COMMIT")
     assert gives(playing) == 1
 
 
-def test_what_is_idle_elsewhere_is_asked_for_once_by_who_has_waited_a_little(two: tuple[Stage, int, int]) -> None:
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_is_idle_elsewhere_is_asked_for_once_by_who_has_waited_a_little(
+    two: tuple[Stage, int, int], quiet: bool
+) -> None:
     playing, other, ticket = two
     holder, waiter = playing.client(), playing.client()
     waiter.ask("SELECT 1")  # so one was released a moment ago
     holder.ask("BEGIN")
     playing.plane.cells[ticket - LeasePool.OLDEST_TICKET + LeasePool.IDLE] = 1
     waiter.send(query("SELECT 1"))
-    playing.lane.lull()
+    playing.lane.lull(quiet=False)
     assert wants(playing) == 0
-    playing.lane.advance(0.002)
-    playing.lane.lull()
+    if not quiet:
+        playing.pool.waiters[0].ticket -= sharing.PATIENCE + MS
+    for _ in range(2):
+        playing.lane.lull(quiet)
     assert playing.mailbox.sent == [(other, Want("app/app"), ())]
     holder.ask("COMMIT")
 

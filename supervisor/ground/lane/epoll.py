@@ -219,32 +219,36 @@ class Lane(Scheduler):
             self._nursery = nursery
             nursery.start_soon(self._sweeper)
             task_status.started()
+            quiet = True
             try:
                 while True:
-                    self._asleep = not self._queue
-                    if self._queue:
-                        await trio.lowlevel.checkpoint()
-                    else:
+                    if quiet and not self._queue:
+                        self._asleep = True
                         await trio.lowlevel.wait_readable(self.epoll.fileno())
-                    self._asleep = False
-                    self._visit()
+                        self._asleep = False
+                    else:
+                        await trio.lowlevel.checkpoint()
+                    quiet = self._visit()
             finally:
                 self._nursery = None
                 self.end_all()
                 self._close_all()
                 nursery.cancel_scope.cancel()
 
-    def _visit(self) -> None:
+    def _visit(self) -> bool:
         """Rounds, for as long as there is something to do. Under a load that leaves pauses most of them are far
         shorter than a wait through trio, which costs as much as a small request: so they are waited for here, a
-        little."""
+        little. True: nothing came for that long."""
+        quiet = False
         until = time.monotonic() + VISIT_SECONDS
         for _ in range(ROUNDS_A_VISIT):
-            if not self._round(0 if self._queue else LINGER_SECONDS) or self.now >= until:
+            quiet = not self._round(0 if self._queue else LINGER_SECONDS)
+            if quiet or self.now >= until:
                 break
         if self.lulls:
             self._look_at_clock()
-            self.lull()
+            self.lull(quiet)
+        return quiet
 
     def _round(self, seconds: float = 0) -> bool:
         """Wait for events for so long, resume whom they concern, then the run queue. False: nothing was there."""

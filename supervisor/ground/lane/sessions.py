@@ -112,7 +112,7 @@ class Scheduler:
         self.soon: set[Session] = set()
         self.crashed = crashed
         self.at_round_end: list[Callable[[], None]] = []  # what is to be done at the end of this round, once
-        self.lulls: list[Callable[[], None]] = []  # called between rounds, some milliseconds after any event
+        self.lulls: list[Callable[[bool], None]] = []  # called between rounds, see `lull`
         self._queue: deque[Session] = deque()
         self._next_scan = now + SCAN_EVERY
         self._timers: list[list[Any]] = []  # [due, interval, function]
@@ -263,10 +263,10 @@ class Scheduler:
                 self.call(timer[2])
         self.finish_round()
 
-    def lull(self) -> None:
-        """There is nothing more to do for a moment, or there has been much for some milliseconds."""
+    def lull(self, quiet: bool) -> None:
+        """Some milliseconds after any event: nothing has come since (quiet), or there has always been more."""
         for function in self.lulls:
-            self.call(function)
+            self.call(function, quiet)
 
     def end_all(self) -> None:
         """Cancel every session and let its `finally` blocks run."""

@@ -258,7 +258,7 @@ class Rehearsal(Scheduler):
             self._set_clock(min(until, self.now_ns + SWEEP_NS))
             self.sweep()
             self.run()
-            self.lull()
+            self.lull(quiet=True)
             self.run()
 
     def feed(self, conn: MemoryConn, data: bytes, piece: int = READ_SIZE) -> None:
