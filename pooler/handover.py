@@ -47,6 +47,7 @@ def give(pool: ServerPool, server: ServerConnection, base: int) -> bool:
         pool=pool.name,
         lease=server.lease,
         server=server.server.name,
+        database=server.opened_by.database,
         pid=server.pid,
         secret=server.secret,
         reported=server.reported,
@@ -90,7 +91,7 @@ def _make_place(pool: ServerPool, server: ServerConnection) -> bool:
 def receive(pool: ServerPool | None, leases: Leases, column: int, order: Give, descriptors: Sequence[int]) -> None:
     """A connection from another worker. One that has no place here any more is closed, and its lease freed."""
     server = None
-    if pool is not None:
+    if pool is not None and pool.settings.database == order.database:  # else one of us has not reloaded yet
         server = next((one for one in pool.group.servers if one.name == order.server), None)
     mine = leases.holds(order.lease, column)  # else it was orphaned on the way, and is somebody else's to end
     if pool is None or server is None or not mine or len(descriptors) != 1:
@@ -111,6 +112,7 @@ def receive(pool: ServerPool | None, leases: Leases, column: int, order: Give, d
             reported=order.reported,
             greeting=order.greeting,
             settings=order.settings,
+            opened_by=pool.settings,
             statements=ServerStatements(dict.fromkeys(order.stale, False) | dict.fromkeys(order.statements, True)),
             expires=pool.lane.now + order.expires_in,
         )

@@ -11,7 +11,7 @@ from pooler.parameters import Values, unpack
 from supervisor.ground.wire import message
 
 # Of a Give: lease, pid, expires_in, then the sizes in bytes of what follows.
-_GIVE = Struct("=QId8I")
+_GIVE = Struct("=QId9I")
 
 
 @message("pooler.want")
@@ -38,6 +38,7 @@ class Give:
     pool: str
     lease: int
     server: str  # its name in the plane, "pool/host:port"
+    database: str  # there
     pid: int
     secret: bytes = attrs.field(repr=False)
     reported: Values  # its parameters
@@ -51,6 +52,7 @@ class Give:
         pieces = (
             self.pool.encode(),
             self.server.encode(),
+            self.database.encode(),
             self.secret,
             self.reported.pack(),
             self.greeting.pack(),
@@ -67,11 +69,12 @@ class Give:
         if at + sum(sizes) != len(data):
             raise ValueError("cut short")
         pieces = [data[(at := at + size) - size : at] for size in sizes]
-        pool, server, secret, reported, greeting, settings, statements, stale = pieces
+        pool, server, database, secret, reported, greeting, settings, statements, stale = pieces
         return cls(
             pool=pool.decode(),
             lease=lease,
             server=server.decode(),
+            database=database.decode(),
             pid=pid,
             secret=secret,
             reported=unpack(reported),

@@ -298,11 +298,13 @@ class ServerPool:
         """A connection that was opened here or came from another worker: for whoever is next."""
         self.servers.add(server)
         server.outstanding.watching = self.watching
-        if standing.outlived(self, server):
+        elsewhere = self._leads_elsewhere(server)
+        if elsewhere or standing.outlived(self, server):
             server.expires = 0.0
         server.good_until = 0.0 if self.leaving else server.expires
         server.conn.on_idle = functools.partial(self._stirred, server)
-        acquaintance.learn(self, server.greeting)
+        if not elsewhere:
+            acquaintance.learn(self, server.greeting)
         self.release(server)
 
     def _stirred(self, server: ServerConnection, conn: Conn) -> None:
@@ -328,18 +330,23 @@ class ServerPool:
             return False
         return True
 
+    def _leads_elsewhere(self, server: ServerConnection) -> bool:
+        """Whether it was opened by settings that are no more; a login may have been under way during the reload."""
+        was, now = server.opened_by, self.settings
+        return (
+            was.database != now.database
+            or was.encryption is not now.encryption
+            or server.server not in self.group.servers
+        )
+
     def swap(self, settings: PoolSettings, group: ServerGroup) -> None:
         """By a reload. Connections that lead elsewhere now are not used again."""
         if (settings.database, settings.group) != (self.settings.database, self.settings.group):
             self.reported = None
-        for server in self.servers:
-            if (
-                settings.database != self.settings.database
-                or settings.encryption is not self.settings.encryption
-                or server.server not in group.servers
-            ):
-                server.expires = server.good_until = 0.0
         self.settings, self.group, self.failure = settings, group, None
+        for server in self.servers:
+            if self._leads_elsewhere(server):
+                server.expires = server.good_until = 0.0
         if self.leaving:
             self.leaving = False
             for server in self.servers:

@@ -48,6 +48,7 @@ class ServerConnection:
     reported: Values
     greeting: Values  # what it reported at login
     settings: Values  # what clients have set: of `reported`, and what else is not as at login
+    opened_by: PoolSettings  # a reload may lead elsewhere
     expires: float  # on the lane's clock
     good_until: float = 0.0  # until then, a release needs no second look at this connection
     outstanding: Outstanding = attrs.field(factory=Outstanding)
@@ -223,7 +224,7 @@ async def log_in(lane: Lane, server: Server, lease: int, settings: PoolSettings)
     reported = intern(login.parameters)
     expires = lane.now + settings.server_lifetime * (1 - LIFETIME_JITTER * random.random())
     return ServerConnection(
-        conn, server, lease, login.pid, login.secret, reported, reported, settable(reported), expires
+        conn, server, lease, login.pid, login.secret, reported, reported, settable(reported), settings, expires
     )
 
 

@@ -102,6 +102,7 @@ def given(playing: Stage, holder: int) -> Give:
         "app/app",
         lease,
         "pg/127.0.0.1:5432",
+        "app",
         1,
         b"k001",
         intern({**DEFAULTS, "TimeZone": "CET"}),
@@ -138,7 +139,7 @@ def test_what_comes_serves_who_waits(stage: Make) -> None:
     assert playing.lane.servers[ADDRESS] is not None
 
 
-@pytest.mark.parametrize("why", ["no such pool", "no such server", "not ours"])
+@pytest.mark.parametrize("why", ["no such pool", "no such server", "another database", "not ours"])
 def test_what_has_no_place_here_is_closed(stage: Make, why: str) -> None:
     playing = stage(database="pool_size = 2")
     playing.client()
@@ -149,6 +150,8 @@ def test_what_has_no_place_here_is_closed(stage: Make, why: str) -> None:
         order = attrs.evolve(order, pool="gone/app")
     elif why == "no such server":
         order = attrs.evolve(order, server="pg/127.0.0.1:1")
+    elif why == "another database":
+        order = attrs.evolve(order, database="other")
     reader, writer = os.pipe()
     playing.runtime.receive(order, (reader,))
     with pytest.raises(OSError):

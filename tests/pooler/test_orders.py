@@ -18,6 +18,7 @@ GIVES = st.builds(
     pool=PLAIN,
     lease=st.integers(0, (1 << 32) - 1),
     server=PLAIN,
+    database=PLAIN,
     pid=st.integers(0, (1 << 32) - 1),
     secret=st.binary(max_size=256),
     reported=VALUES,

@@ -53,6 +53,21 @@ def test_another_database_behind_the_name_means_other_connections(stage: Make) -
     assert [len(backend.queries) for backend in playing.postgres.backends] == [2, 1, 1]
 
 
+def test_a_login_that_a_reload_overtakes_is_not_used(stage: Make) -> None:
+    playing = stage(database="pool_size = 2")
+    holder, waiter = playing.client(), playing.client()
+    holder.ask("BEGIN")
+    playing.postgres.silent = True
+    waiter.send(query("SELECT 1"))
+    reload(playing, database='database = "other"\npool_size = 2')
+    playing.postgres.silent = False
+    playing.postgres.wake()
+    playing.lane.advance(0.2)
+    assert waiter.kinds() == "DCI"
+    assert [backend.queries for backend in playing.postgres.backends] == [["BEGIN"], [], ["SELECT 1"]]
+    assert holder.ask("COMMIT") == "CI"
+
+
 def test_a_user_that_is_gone_ends_between_transactions(stage: Make) -> None:
     playing = stage()
     idle, busy = playing.client(), playing.client()
