@@ -20,11 +20,12 @@ from gateway.http2.errors import (
 )
 from gateway.http2.familiar import Familiar
 from gateway.http2.fields import Entry
+from gateway.http2.floods import STREAMS_WATCHED
 from gateway.http2.frames import END_STREAM, PREFACE
-from gateway.http2.heads import HeadReader
+from gateway.http2.heads import Head, HeadReader
 from gateway.http2.receiving import SETTINGS_DUE
 from gateway.http2.settings import MAX_STREAMS, STREAM_WINDOW
-from gateway.http2.streams import Stream
+from gateway.http2.streams import HALF_CLOSED_REMOTE, Stream
 
 
 class Http2Connection(Answering):
@@ -59,40 +60,46 @@ class Http2Connection(Answering):
         return entries
 
     def _headers(self, stream_id: int, flags: int, block: bytes) -> None:
-        streams = self.streams
-        stream = streams.get(stream_id)
-        if stream is not None:
-            return self._trailers(stream, flags, block)
         if stream_id <= self.last_id or not stream_id & 1:
-            return self._late_headers(stream_id, block)
-        known = self._familiar.find(block)
+            before = self.streams.get(stream_id)
+            return self._late_headers(stream_id, block) if before is None else self._trailers(before, flags, block)
         self.last_id = stream_id
-        self.floods.opened()
-        if known is None:
-            changed = self._decoder.changed
-            entries = self._decode(block)
-            try:
-                known = self._heads.read(entries)
-            except StreamFault as fault:
-                if stream_id <= self.accepts:
-                    self.malformed += 1
-                    self.refuse(stream_id, fault.number)
-                    self.floods.was_reset(0.0)
-                return None
-            if changed == self._decoder.changed:
-                self._familiar.keep(block, *known)
-        if stream_id > self.accepts:
+        floods = self.floods
+        floods.streams += 1
+        if floods.streams > STREAMS_WATCHED:
+            floods.watch_anew()
+        request = self._familiar.find(block) or self._read(stream_id, block)
+        if request is None or stream_id > self.accepts:
             return None  # §6.8: opened before the GOAWAY was read
+        streams = self.streams
         if len(streams) >= MAX_STREAMS:
             self.trifle()
             return self.refuse(stream_id, REFUSED_STREAM)
-        line, head = known
-        stream = Stream(stream_id, line, head, self.output.initial_window, STREAM_WINDOW, self.now)
-        streams[stream_id] = stream
+        line, head = request
+        streams[stream_id] = stream = Stream(stream_id, line, head, self.output.initial_window, STREAM_WINDOW, self.now)
         if flags & END_STREAM:
-            self._end_of_body(stream)
+            if head.length <= 0:
+                stream.state = HALF_CLOSED_REMOTE  # the same as below, inlined
+            else:
+                self._end_of_body(stream)
         self.news.append(stream)
         return None
+
+    def _read(self, stream_id: int, block: bytes) -> tuple[bytes, Head] | None:
+        """The request of a block that is not familiar; None for a malformed one, whose stream was reset."""
+        changed = self._decoder.changed
+        entries = self._decode(block)
+        try:
+            line, head = self._heads.read(entries)
+        except StreamFault as fault:
+            if stream_id <= self.accepts:
+                self.malformed += 1
+                self.refuse(stream_id, fault.number)
+                self.floods.was_reset(0.0)
+            return None
+        if changed == self._decoder.changed:
+            self._familiar.keep(block, line, head)
+        return line, head
 
     def _late_headers(self, stream_id: int, block: bytes) -> None:
         """For a stream that is closed, or that a client may not open."""

@@ -17,6 +17,7 @@ from gateway.errors import PeerError
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, TRAILERS, WANTS_UPGRADE, WEBSOCKET
 from gateway.forwarded import BEFORE_ID, BEFORE_SPAN, BEFORE_TRACE, BEHIND_SPAN
 from gateway.framing import Body, LengthBody, StreamedRequest
+from gateway.http2.blocks import encode_field
 from gateway.http2.errors import CANCEL
 from gateway.http2.exchange import StreamExchange
 from gateway.http2.heads import Outline
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _UPGRADE: Final = WEBSOCKET | WANTS_UPGRADE
 _END: Final = b"\r\n\r\n"
 _LAST: Final = BEHIND_SPAN + b"\r\n\r\n"
+_ID_SIZE: Final = 32  # of a request id that is ours
+_ID_NAME: Final = encode_field(b"x-request-id", b" " * _ID_SIZE)[:-_ID_SIZE]
 _SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
 _IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
 _FLYING: Final = RouteCells.IN_FLIGHT
@@ -161,10 +164,10 @@ class Errand(Admission):
 
     def answered(self, upstream: Any) -> None:
         """Something came from the server, or its connection ended."""
-        link, server = self.link, self.server
+        link, server, route, decision = self.link, self.server, self.route, self.decision
         assert server is not None
-        assert self.decision is not None
-        assert self.route is not None
+        assert route is not None
+        assert decision is not None
         shared = link.shared
         try:
             answer = upstream.recv_nowait()
@@ -179,11 +182,11 @@ class Errand(Admission):
             self._go_on(len(self.request), answer)
             return
         try:
-            status, head, kind, size, dated = self.route.recall(answer[:at])
+            status, head, kind, size, dated = route.recall(answer[:at])
         except PeerError as error:
             self._blame(error)
             return
-        if self.decision.head or status == 304:
+        if decision.head or status == 304:
             size = 0
         stack = shared.upstreams.idle.get(server)
         if (
@@ -197,13 +200,15 @@ class Errand(Admission):
         ):
             self._go_on(len(self.request), answer)
             return
-        lane = link.lane
+        lane, cells, base, flying = link.lane, shared.cells, server.base, self.flying
         upstream.on_idle = shared.upstreams.ended
         stack.append((upstream, lane.now))
         self.server = self.upstream = None
-        cells, base = shared.cells, server.base
         if count := cells[base + _IN_FLIGHT]:
             cells[base + _IN_FLIGHT] = count - 1
+        if count := cells[flying]:
+            cells[flying] = count - 1
+        self.flying = 0
         if cells[base + _STREAK]:
             server.succeeded()
         if not server.bytes_out:
@@ -211,20 +216,24 @@ class Errand(Admission):
         server.bytes_out += len(self.request)
         server.bytes_in += len(answer)
         self.request = b""
-        block = shared.blocks.heads[head] + self.tail(dated)
+        name = self.request_id
+        if dated and len(name) == _ID_SIZE and not self.plan.served_by:
+            block = shared.blocks.heads[head] + _ID_NAME + name
+        else:
+            block = shared.blocks.heads[head] + self.tail(dated)
         link.core.answer(self.stream, block, answer[at + 4 :])
-        link.wake()
-        self._account(server.name, status, "", len(block) + size)
+        if not link.session.queued:
+            lane.wake(link.session)
+        del self.stream  # see `_account`
+        shared.account(link.connection.listener.counters, route, self.asked, self.shown, self.user, server.name,
+                       status, "", name, self.bytes_in, len(block) + size, self.began)  # fmt: skip
 
     def tail(self, dated: bool = True) -> bytes:
         """The end of an answer's block: what the gateway itself says."""
-        shared = self.link.shared
-        if self.link.connection.client.proxy:
-            block = shared.blocks.encode((b"x-request-id: " + self.request_id,))
-        else:
-            block = b"\x00\x0cx-request-id\x20" + self.request_id
+        shared, name = self.link.shared, self.request_id
+        block = _ID_NAME + name if len(name) == _ID_SIZE else shared.blocks.encode((b"x-request-id: " + name,))
         if self.plan.served_by:
-            block += shared.blocks.lines[self.plan.served_by]
+            block = shared.blocks.lines[self.plan.served_by] + block
         return block if dated else shared.blocks.lines[shared.date_line()] + block
 
     # -- what is not express

@@ -51,8 +51,9 @@ class Familiar:
         alike = self._alike.get(block[:at] + block[end:])
         if alike is None or end > len(block):
             return None
-        line = alike[0][block[at:end]]
-        return (line, alike[1]) if line else None
+        lines, head = alike
+        line = lines[block[at:end]]
+        return (line, head) if line else None
 
     def keep(self, block: bytes, line: bytes, head: Head) -> None:
         """Remember a block that has changed no table."""
@@ -79,13 +80,9 @@ class Familiar:
 
 def _path_at(block: bytes) -> int:
     """Where the string of the path's literal begins, if only references of one byte stand before it; else -1."""
-    at = 0
-    size = len(block) - 1
-    while at < size:
-        first = block[at]
-        at += 1
+    for at, first in enumerate(block, 1):
         if first < 0x80:
-            return at if first in _PATHS and block[at] & 0x7F != _LONG else -1
+            return at if first in _PATHS and block[at:] and block[at] & 0x7F != _LONG else -1
         if first == 0xFF:
             break
     return -1

@@ -30,7 +30,7 @@ EARLY_SECONDS: Final = 1.0
 class FloodGuard:
     """Counts for one connection."""
 
-    __slots__ = ("_resets", "_since", "_streams", "empty", "pings", "settings", "trifles", "updates")
+    __slots__ = ("_resets", "_since", "empty", "pings", "settings", "streams", "trifles", "updates")
 
     def __init__(self) -> None:
         self.pings = PINGS_A_SECOND  # what is left of each in this second
@@ -38,8 +38,8 @@ class FloodGuard:
         self.trifles = TRIFLES_A_SECOND
         self.updates = UPDATES_A_SECOND
         self.empty = EMPTY_DATA_A_SECOND
+        self.streams = 0  # opened since the resets were last forgotten
         self._since = 0.0
-        self._streams = 0
         self._resets = 0
 
     def refill(self, now: float) -> None:
@@ -52,12 +52,10 @@ class FloodGuard:
             self.updates = min(max(self.updates, UPDATES_A_SECOND), MAX_UPDATES)
             self.empty = EMPTY_DATA_A_SECOND
 
-    def opened(self) -> None:
-        """A stream was opened."""
-        self._streams += 1
-        if self._streams > STREAMS_WATCHED:
-            self._streams = 1
-            self._resets = 0
+    def watch_anew(self) -> None:
+        """The stream that is being opened is the first of the next STREAMS_WATCHED."""
+        self.streams = 1
+        self._resets = 0
 
     def was_reset(self, age: float) -> None:
         """A stream of this age, in seconds, was reset by the client or for a fault of the client."""

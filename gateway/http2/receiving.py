@@ -46,6 +46,8 @@ from gateway.http2.streams import CLOSED, NEXT, RECEIVING, RECV_END, Stream
 MAX_BLOCK: Final = 64 * KIB  # bytes of one header block: twice the largest head, so that most get a 431
 MAX_CONTINUATIONS: Final = 16  # frames of one block; 64 KiB need four (CVE-2024-27316 and its kin)
 
+_NOT_BARE: Final = PADDED | PRIORITISED
+
 # Where a connection stands at its beginning (§3.4).
 PREFACE_DUE: Final = 0
 SETTINGS_DUE: Final = 1
@@ -112,7 +114,7 @@ class Receiving(Endpoint):
             payload = data[start:end]
             stream_id &= MAX_ID  # §4.1: the reserved bit is ignored
             if kind == HEADERS:
-                if flags & (PADDED | PRIORITISED):
+                if flags & _NOT_BARE:
                     payload = _bare(payload, flags)
                 if flags & END_HEADERS:
                     self._headers(stream_id, flags, payload)

@@ -93,7 +93,11 @@ class Link:
                 if data:
                     got, data = data, b""
                     for one in core.receive_data(got, lane.now):
-                        note(one)
+                        if one.owner is None and one.state != CLOSED:
+                            one.owner = errand = Errand(self, one)
+                            errand.start()
+                        else:
+                            note(one)
                     while core.malformed:
                         core.malformed -= 1
                         self.account_fault(400, "http2_error")
@@ -147,12 +151,10 @@ class Link:
         return True
 
     def _note(self, stream: Stream) -> None:
-        """There is news of a stream."""
+        """There is news of a stream that is served, or of none."""
         errand: Errand | None = stream.owner
         if errand is None:
-            if stream.state != CLOSED:
-                stream.owner = errand = Errand(self, stream)
-                errand.start()
+            pass
         elif stream.reset >= 0:
             errand.abandon()
         elif errand.child is not None:
