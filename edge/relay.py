@@ -2,7 +2,8 @@
 
 Each direction holds at most one read that the other side has not taken yet, and reads no more before that is gone: so a
 slow reader slows its writer down, and a connection needs no other buffer. Half-close passes through: the end of one
-side's stream ends only that direction.
+side's stream ends only that direction. The two are written out beside each other: a call for each read and write is
+what a connection's cost is made of.
 """
 
 from __future__ import annotations
