@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.system.support.abused import Abused, rest_of, said
+from tests.system.support.abused import PATIENCE, Abused, buffers, rest_of, said
 from tests.system.support.clients import connect, fetch, read_until, reset
 from tests.system.support.killed import client_hello
 from tests.system.support.poll import until
@@ -203,7 +203,7 @@ def test_who_does_not_read_costs_no_memory(abused: Abused, carry: Carry) -> None
         return len(carried) > 3 and carried[-1] == carried[-3] > 0
 
     until(stalled, "the transfer to come to rest")
-    assert carried[-1] < 4 * 30 * MIB, "the kernel's buffers, and no more"
+    assert carried[-1] < 4 * 2 * buffers(), "the kernel's, from gateway to edge to client, and no more"
     assert sum(resident(pid) for pid in pids) < before + 8 * MIB
     for sock in greedy:
         reset(sock)
@@ -266,7 +266,7 @@ def test_a_backend_that_says_nothing_is_told_in_time(abused: Abused, path: str, 
     began = time.monotonic()
     answer = fetch(abused.site.address("plain"), path)
     assert (answer.status, answer.json()["code"]) == (504, code)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < PATIENCE  # half a second is what its route allows, 15 s what others have
 
 
 @pytest.mark.parametrize(

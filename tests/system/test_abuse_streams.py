@@ -9,12 +9,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from supervisor.ground.net import proxy
-from tests.system.support.abused import PATIENCE, Abused, rest_of, said
+from tests.system.support.abused import PATIENCE, Abused, buffers, rest_of, said
 from tests.system.support.clients import connect, reset
 from tests.system.support.killed import client_hello
 from tests.system.support.poll import until
@@ -169,9 +168,7 @@ def test_a_server_whose_queue_is_full_is_passed_over(abused: Abused) -> None:
 
 def test_streams_that_nobody_reads_cost_no_more_than_their_buffers(abused: Abused) -> None:
     site = abused.site
-    # To the server and back it is four connections' worth of buffers, as large as this kernel lets them grow, and
-    # what the two processes hold in between.
-    most = 4 * sum(int(Path(f"/proc/sys/net/ipv4/tcp_{way}mem").read_text().split()[2]) for way in "rw") + 8 * MIB
+    most = 4 * buffers() + 8 * MIB  # to the server and back; and what the two processes hold in between
     sent = []
     with ExitStack() as stack:
         for _ in range(8):

@@ -117,7 +117,7 @@ def test_metrics_count_and_keep_counting_over_a_worker_s_death(daemon: Start, te
 
 
 def test_health_is_503_while_the_daemon_drains(daemon: Start, text: str) -> None:
-    running = daemon(text.replace('pop = "fra1"', 'pop = "fra1"\ndrain_delay = "2s"'))
+    running = daemon(text.replace('pop = "fra1"', 'pop = "fra1"\ndrain_delay = "30s"'))
     assert running.get("/healthz") == b"ready\n"
     running.send(signal.SIGTERM)
 
@@ -129,7 +129,8 @@ def test_health_is_503_while_the_daemon_drains(daemon: Start, text: str) -> None
                 return error.code == 503 and error.read() == b"draining\n"
         return False
 
-    until(draining, "the drain to show", 2)
+    until(draining, "the drain to show")
+    running.stop(signal.SIGINT)  # without the rest of the delay
 
 
 def test_the_control_socket_stands_beside_the_file_for_its_owner_alone(daemon: Start, text: str) -> None:

@@ -57,7 +57,7 @@ def test_a_request_travels_there_and_back(daemon: Start, http_backend: BackendMa
             assert answer.seen("X-Request-Id") == [answer.headers["x-request-id"]]
             assert answer.headers["x-served-by"] == "test1"
     log = running.folder / "access.log"
-    until(lambda: log.exists() and len(log.read_text().splitlines()) == 5, "the access log", 5)
+    until(lambda: log.exists() and len(log.read_text().splitlines()) == 5, "the access log")
     line = json.loads(log.read_text().splitlines()[0])
     assert (line["status"], line["path"], line["route"], line["client"]) == (200, "/y", "web", "127.0.0.1")
     assert running.metric("portway_listener_accepted_total", listener="web") == 1
@@ -107,7 +107,7 @@ def test_a_dead_server_is_passed_over_and_a_dead_pool_is_told(
         answer = client.get("/")
         assert (answer.status, answer.json()["code"]) in ((502, "connect_failed"), (502, "answer_cut"))
         alive.start()
-        until(lambda: client.get("/").status == 200, "the server to come back", 5)
+        until(lambda: client.get("/").status == 200, "the server to come back")
 
 
 def test_expect_continue_and_early_answers(daemon: Start, http_backend: BackendMaker, free_tcp_port: Port) -> None:

@@ -140,7 +140,7 @@ def test_certificates_that_change_on_disk_are_served_without_a_reload_and_bad_on
             except ssl.SSLCertVerificationError:
                 return False
 
-        until(served, "the new certificate", 5)
+        until(served, "the new certificate")
         for _ in range(8):
             assert served(), "by every worker"
         assert kept.get("/").status == 200
@@ -161,7 +161,7 @@ def test_a_drain_lets_what_runs_finish(daemon: Start, http_backend: BackendMaker
         silent.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         read_until(silent, b"}")
         busy.sendall(b"GET /?slow=1.5 HTTP/1.1\r\nHost: a\r\n\r\n")
-        until(lambda: running.metric("portway_server_in_flight"), "the request to be under way", 5)
+        until(lambda: running.metric("portway_server_in_flight"), "the request to be under way")
         running.send(signal.SIGTERM)
         answer = read_until(busy, b"}")
         assert answer.startswith(b"HTTP/1.1 200")
@@ -195,24 +195,23 @@ def test_websockets_are_told_to_go_elsewhere_while_health_checks_have_noticed_fi
     thread.start()
     with server:
         settings = configuration(port, f"127.0.0.1:{server.getsockname()[1]}")
-        running = daemon(settings.replace("[supervisor]", '[supervisor]\ndrain_delay = "1s"'))
+        running = daemon(settings.replace("[supervisor]", '[supervisor]\ndrain_delay = "3s"'))
         with connect(f"127.0.0.1:{port}") as sock:
             sock.sendall(b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
             read_until(sock, text + half)
             running.send(signal.SIGTERM)
-            until(lambda: not running.healthy(), "the health to turn", 5)
+            until(lambda: not running.healthy(), "the health to turn")
             with connect(f"127.0.0.1:{port}"):
                 pass  # still accepted
             until(lambda: running.command("status").out.count("websocket web 127.0.0.1 at work") == 1, "the status", 10)
-            until(lambda: running.status()["holding"], "the admin to be told", 5)
+            until(lambda: running.status()["holding"], "the admin to be told")
             (held,) = running.status()["holding"]
             assert held["holding"] == ["websocket web 127.0.0.1 at work"]
-            sock.settimeout(3)
             goes_on.set()
             assert read_until(sock, b"\xe9") == b"lo\x88\x02\x03\xe9", "the frame's end, then 1001"
             answer = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
             sock.sendall(answer)
-            until(lambda: closed == [answer], "the answer at the server", 5)
+            until(lambda: closed == [answer], "the answer at the server")
             sock.shutdown(socket.SHUT_WR)
             assert sock.recv(1) == b""
         thread.join(10)
@@ -241,7 +240,7 @@ def test_a_killed_worker_costs_its_own_requests_and_no_other(
     lost = sum(load.seen.values()) - load.seen["200"]
     assert lost <= 3 * 4 * 2, load.seen
     # A client may have its answer a moment before the gateway has done its books.
-    until(lambda: running.metric("portway_server_in_flight") == 0, "the last request to be accounted for", 5)
+    until(lambda: running.metric("portway_server_in_flight") == 0, "the last request to be accounted for")
 
 
 def test_clients_that_vanish_leave_nothing_behind(

@@ -195,7 +195,7 @@ def said(sock: socket.socket, enough: bytes = b"") -> bytes:
 def test_what_is_hidden_in_a_request_stays_there(site: Site, kind: str, name: str) -> None:
     data, refused = CASES[name]
     host = f"{kind}.test".ljust(len("length.test"), ".").encode()  # a dot at the end names the same host
-    with connect(site.web, 2.0) as sock:
+    with connect(site.web) as sock:
         sock.sendall(data.replace(b"HOST", host))
         if refused:
             answer = said(sock)

@@ -188,7 +188,7 @@ def test_a_websocket_by_http_2(site: Site) -> None:
     assert socket.got[0].opcode is Opcode.CLOSE
     socket.h2.end_stream(1)
     socket.sock.sendall(socket.h2.data_to_send())
-    until(lambda: (4711, "by two") in site.codes, f"the code {site.codes}", 3)
+    until(lambda: (4711, "by two") in site.codes, f"the code {site.codes}")
     socket.sock.close()
 
 

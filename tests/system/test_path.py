@@ -147,7 +147,7 @@ def test_each_refusal_has_its_status_its_reason_and_an_access_line(site: Site) -
         found = [json.loads(each) for each in text.splitlines() if nowhere.headers["x-request-id"] in each]
         return found[0] if found else None
 
-    logged = until(line, "the line in the access log", 5)
+    logged = until(line, "the line in the access log")
     assert (logged["status"], logged["reason"], logged["client"]) == (404, "no_route", "127.0.0.78")
 
 
@@ -182,7 +182,7 @@ def test_a_service_behind_the_gateway_asks_the_database_through_the_pooler(site:
     assert told["user"] == "alice"
     assert told["answer"] == {"login": "alice", "name": "Alice Liddell", "email": "alice@example.com"}
     assert told["request_id"] == answer.headers["x-request-id"]
-    until(lambda: transactions() > before, "the transaction to be counted", 5)
+    until(lambda: transactions() > before, "the transaction to be counted")
 
 
 # -- SQL

@@ -139,7 +139,7 @@ def test_a_server_never_has_more_connections_than_it_may_and_who_waits_is_served
     socks = [connect(listeners["queued"]) for _ in range(CLIENTS)]
     try:
         until(lambda: running.metric("portway_pool_waiting", pool="queued") == CLIENTS - PLACES, "the queue to fill")
-        until(lambda: servers[0].now == PLACES, "the server to see those that have a place", 5)
+        until(lambda: servers[0].now == PLACES, "the server to see those that have a place")
         with pytest.raises(ConnectionResetError), connect(listeners["queued"]) as late:
             late.recv(1)
         for sock in socks:

@@ -108,7 +108,7 @@ def test_each_datagram_gets_a_server_and_a_port_of_its_own(running: Daemon, at: 
         answers = [client.ask(b"%d" % number) for number in range(20)]
     assert Counter(answer["server"] for answer in answers) == {1: 10, 2: 10}
     assert len({str(answer["source"]) for answer in answers}) > 15
-    until(lambda: running.metric("portway_listener_sessions", listener="stateless") == 0, "the sockets to be closed", 5)
+    until(lambda: running.metric("portway_listener_sessions", listener="stateless") == 0, "the sockets to be closed")
 
 
 def test_many_at_once_find_their_own_answers(running: Daemon, at: dict[str, str]) -> None:
@@ -123,8 +123,8 @@ def test_a_datagram_without_an_answer_ends_in_its_time_and_harms_no_server(runni
     failures = running.metric("portway_server_failures_total")
     with UdpClient(at["stateless"]) as client:
         client.sock.send(b"silent")
-        until(lambda: running.metric("portway_listener_sessions", listener="stateless") == 1, "it to be waited for", 5)
-        until(lambda: running.metric("portway_listener_sessions", listener="stateless") == 0, "its end", 5)
+        until(lambda: running.metric("portway_listener_sessions", listener="stateless") == 1, "it to be waited for")
+        until(lambda: running.metric("portway_listener_sessions", listener="stateless") == 0, "its end")
     assert running.metric("portway_server_failures_total") == failures
 
 
@@ -160,7 +160,7 @@ def test_what_nobody_answers_is_spread_over_the_servers(
     def lines() -> list[int]:
         return [len({data for data in server.got if data.startswith(b"<13>")}) for server in servers]
 
-    until(lambda: sum(lines()) == 40, "all lines", 5)
+    until(lambda: sum(lines()) == 40, "all lines")
     assert lines() == [20, 20]
     assert running.metric("portway_listener_sessions", listener="syslog") == 0
 
@@ -174,8 +174,8 @@ def test_a_closed_port_costs_one_way_datagrams_little(
         with UdpClient(at["syslog"]) as client:
             for number in range(20):
                 client.sock.send(b"<14>silent %d" % number)
-        until(lambda: len(servers[0].got) - before >= 10, "the other server to get its share", 5)
-        until(lambda: running.metric("portway_server_failures_total", pool="p") > 0, "the complaints to be heard", 5)
+        until(lambda: len(servers[0].got) - before >= 10, "the other server to get its share")
+        until(lambda: running.metric("portway_server_failures_total", pool="p") > 0, "the complaints to be heard")
         with UdpClient(at["stateless"], 0.2) as client:
             answered = 0
             for _ in range(6):
@@ -192,7 +192,7 @@ def who_is_full(running: Daemon) -> set[str]:
     def told() -> set[str]:
         return {line["limit"] for line in running.lines() if line["event"] == "no room for more clients"}
 
-    return until(told, "the log to say so", 5)
+    return until(told, "the log to say so")
 
 
 def test_a_full_table_refuses_says_so_and_harms_nobody_else(running: Daemon, at: dict[str, str]) -> None:
