@@ -1,4 +1,5 @@
-"""Certificates that change on disk: noticed, read, judged, and handed to the workers that use them; no reload.
+"""Certificates that change on disk, and the OCSP responses that go with them: noticed, read, judged, and handed to the
+workers that use them; no reload.
 
 The supervisor alone looks and reads: the keys are root's. A pair is two files that are never written in one moment, so
 one that does not fit together is given until the next look before anybody hears of it; the old pair works on meanwhile,
@@ -29,7 +30,7 @@ from supervisor.plane.memory import Plane
 LOOK = 3.0  # seconds between looks; a stat of each file
 REMIND = 86400.0  # seconds between warnings of what expires soon
 
-Pair = tuple[Path, Path]  # certificate and key
+Pair = tuple[Path, ...]  # certificate, key, and OCSP response if there is one
 Stamp = tuple[object, ...]
 
 
@@ -57,7 +58,7 @@ class Certificates:
             return  # it has read the files itself, and one thing changes at a time
         before = config = self.reloading.config
         files: dict[Path, bytes] = {}
-        pairs = {(table.cert.path, table.key.path): table for _, table in certificates(config)}
+        pairs = {_paths(table): table for _, table in certificates(config)}
         for pair, table in pairs.items():
             stamp = _stamp(pair)
             if stamp == self._seen.get(pair):
@@ -79,8 +80,8 @@ class Certificates:
         for gone in self._seen.keys() - pairs.keys():
             del self._seen[gone]
         if files:
-            named = [(str(path[0]), {table.cert.path, table.key.path}) for path, table in certificates(config)]
-            tiers = {tier for tier, paths in named if paths & files.keys()}
+            named = [(str(path[0]), _paths(table)) for path, table in certificates(config)]
+            tiers = {tier for tier, paths in named if files.keys() & paths}
             self.reloading.renewed(config)
             self._tell(files, tiers)
             self._say(before, config)
@@ -93,7 +94,7 @@ class Certificates:
     def _read(self, pair: Pair, table: CertificateTable) -> dict[Path, bytes]:
         """What differs from what runs. Raises ValueError."""
         found = {path: read_file(path) for path in pair}
-        return {} if (found[pair[0]], found[pair[1]]) == (table.cert.data, table.key.data) else found
+        return {} if all(found[file.path] == file.data for file in table.files) else found
 
     def _tell(self, files: dict[Path, bytes], tiers: set[str]) -> None:
         fd = cargo.pack(files, "portway-certificates")
@@ -121,6 +122,10 @@ class Certificates:
     def _count(self, field: int) -> None:
         tier = self.plane.counters(Kind.TIER, self.plane.row(Kind.TIER, "supervisor"), layout.SUPERVISOR)
         self.plane.cells[tier + field] += 1
+
+
+def _paths(table: CertificateTable) -> Pair:
+    return tuple(file.path for file in table.files)
 
 
 def told(config: Config) -> Iterator[str]:

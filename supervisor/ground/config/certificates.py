@@ -24,16 +24,22 @@ EXPIRES_SOON = timedelta(days=30)  # what public authorities leave for a renewal
 
 @attrs.frozen(kw_only=True)
 class CertificateTable:
-    """A certificate chain and its private key, PEM."""
+    """A certificate chain and its private key, PEM; with them, an OCSP response for clients that ask for one, DER."""
 
     cert: File
     key: File
+    ocsp: File | None = None
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """All of them that there are."""
+        return (self.cert, self.key) if self.ocsp is None else (self.cert, self.key, self.ocsp)
 
     def pair(self) -> KeyPair:
         """Certificate and key as TLS takes them."""
         from supervisor.ground.net.keypairs import KeyPair  # here: OpenSSL is loaded only where TLS is asked for
 
-        return KeyPair(self.cert.data, self.key.data)
+        return KeyPair(self.cert.data, self.key.data, b"" if self.ocsp is None else self.ocsp.data)
 
     def warnings(self, config: Any, now: datetime) -> Iterable[Problem]:
         """Of a pair that can be used."""
@@ -52,6 +58,27 @@ class CertificateTable:
             days = (ends - now).days
             left = f"in {days} days" if days > 1 else "in a day" if days else "within a day"
             yield Problem(("cert",), f"the certificate expires {left}, on {ends:%Y-%m-%d}")
+        yield from self._staple_warnings(leaf, now)
+
+    def _staple_warnings(self, leaf: Any, now: datetime) -> Iterable[Problem]:
+        from supervisor.ground.net.staples import must_be_stapled, staple_of
+
+        if self.ocsp is None:
+            if must_be_stapled(leaf):
+                yield Problem(("cert",), "clients refuse this certificate without an OCSP response: set ocsp")
+            return
+        try:
+            staple = staple_of(leaf, self.ocsp.data)
+        except ValueError:
+            return
+        if staple is None:
+            yield Problem(("ocsp",), "the OCSP response is of another certificate, and is not shown")
+        elif staple.ends is not None and staple.is_due(now):
+            when = f"on {staple.ends:%Y-%m-%d %H:%M} UTC"
+            if staple.is_fresh(now):
+                yield Problem(("ocsp",), f"the OCSP response expires {when}; fetch a newer one")
+            else:
+                yield Problem(("ocsp",), f"the OCSP response has expired, {when}, and is not shown")
 
 
 def unusable(pairs: Sequence[CertificateTable]) -> Iterable[Problem]:

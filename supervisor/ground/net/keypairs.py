@@ -20,10 +20,11 @@ KINDS: dict[type[Any], str] = {
 
 @attrs.frozen
 class KeyPair:
-    """A certificate chain and its key, as PEM bytes."""
+    """A certificate chain and its key, as PEM bytes; with them an OCSP response (DER), b"" for none."""
 
     cert: bytes
     key: bytes = attrs.field(repr=False)
+    ocsp: bytes = attrs.field(default=b"", repr=False)
 
     def names(self) -> frozenset[str]:
         """The DNS names the certificate is for, in lower case, wildcards as they stand."""

@@ -19,6 +19,7 @@ from OpenSSL.crypto import X509
 from supervisor.ground.lane.conn import Conn
 from supervisor.ground.net.keypairs import KeyPair
 from supervisor.ground.net.peers import PeerPolicy
+from supervisor.ground.net.staples import Staple, shown, staple_of
 from supervisor.ground.net.tlsconn import TlsConn, reason_of
 
 # Mozilla's "intermediate" list: forward secrecy and AEAD only; TLS 1.3 suites are OpenSSL's own defaults.
@@ -69,8 +70,14 @@ def certificate_context(
     """A context for one certificate, or for one of each kind of key. Raises ValueError, saying what is wrong."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     _settle(context, alpn)
+    staples: dict[x509.Certificate, Staple] = {}
     for pair in pairs:
         install(context, pair, alone=len(pairs) == 1)
+        leaf = x509.load_pem_x509_certificate(pair.cert)
+        if pair.ocsp and (staple := staple_of(leaf, pair.ocsp)) is not None:
+            staples[leaf] = staple
+    if staples:
+        context.set_ocsp_server_callback(shown(staples))
     if peers is not None:
         trust(context, peers.authorities)
         peers.settle(context)

@@ -197,6 +197,22 @@ def test_a_file_that_is_gone_is_a_bad_pair(scene: Scene) -> None:
     assert scene.running() == [b"a", b"b"]
 
 
+def test_a_response_that_changes_alone_is_sent_with_its_pair(scene: Scene) -> None:
+    (scene.folder / "a.ocsp").write_text("old")
+    text = '[web.tls]\na = { cert = "a.pem", key = "a.key", ocsp = "a.ocsp" }\n'
+    scene.reloading.config = load_bytes(text.encode(), "x.toml", scene.folder, {"web": Table, "sql": Table})
+    scene.certificates.look()
+    assert scene.crew.told == []
+    scene.write("a", "new", "ocsp")
+    scene.certificates.look()
+    files = {scene.folder / "a.pem": b"a", scene.folder / "a.key": b"a", scene.folder / "a.ocsp": b"new"}
+    assert scene.crew.told == [("web", files), ("web", files)]
+    ((_, table),) = certificates(scene.reloading.config)
+    assert table.ocsp is not None
+    assert table.ocsp.data == b"new"
+    assert scene.counted() == (1, 0)
+
+
 def test_while_a_reload_is_under_way_nothing_else_changes(scene: Scene) -> None:
     scene.write("a", "new")
     scene.reloading.active = True

@@ -12,8 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from supervisor.ground.config import CertificateTable, Config, File, load_bytes
+from supervisor.ground.config import CertificateTable, Config, File, load_bytes, unusable
 from supervisor.ground.config.certificates import certificates, with_files
+from tests.responder import WEEK, Responder
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -104,3 +105,45 @@ def test_a_certificate_is_warned_of_before_it_expires(
     assert [problem.message for problem in found] == ([] if expected is None else [expected])
     for problem in found:
         assert problem.path == ("web", "listeners", "one", "tls", "certificates", 1, "cert")
+
+
+def warned(tmp_path: Path, ocsp: bytes | None, cert: bytes, now: datetime) -> list[tuple[object, str]]:
+    held = {"cert": cert, "key": b"", **({} if ocsp is None else {"ocsp": ocsp})}
+    table = CertificateTable(**{name: File(tmp_path / name, data) for name, data in held.items()})
+    assert [file.data for file in table.files] == list(held.values())
+    return [(problem.path, problem.message) for problem in table.warnings(None, now)]
+
+
+def test_responses_that_are_not_shown_or_soon_will_not_be_are_warned_of(tmp_path: Path) -> None:
+    authority = Responder()
+    now, cert = authority.began + timedelta(days=6), authority.certificate("a.example")[0]
+    soon = f"{authority.began + WEEK:%Y-%m-%d %H:%M} UTC"
+    old = authority.began - WEEK
+    gone = f"{authority.began:%Y-%m-%d %H:%M} UTC"
+    of_another = authority.response(authority.certificate("b.example", serial=9)[0])
+    for ocsp, message in (
+        (authority.response(cert, lasts=4 * WEEK), None),
+        (authority.response(cert), f"the OCSP response expires on {soon}; fetch a newer one"),
+        (authority.response(cert, began=old), f"the OCSP response has expired, on {gone}, and is not shown"),
+        (of_another, "the OCSP response is of another certificate, and is not shown"),
+        (b"garbage", None),  # a problem, and told as such
+    ):
+        assert warned(tmp_path, ocsp, cert, now) == ([] if message is None else [(("ocsp",), message)])
+
+
+def test_a_certificate_that_asks_for_a_response_wants_one(tmp_path: Path) -> None:
+    authority = Responder()
+    cert = authority.certificate("a.example", stapled=True)[0]
+    assert warned(tmp_path, None, cert, authority.began) == [
+        (("cert",), "clients refuse this certificate without an OCSP response: set ocsp")
+    ]
+    assert warned(tmp_path, authority.response(cert), cert, authority.began) == []
+
+
+def test_a_response_that_is_none_is_a_problem(tmp_path: Path) -> None:
+    authority = Responder()
+    cert, key = authority.certificate("a.example")
+    files = {"cert": cert, "key": key, "ocsp": b"garbage"}
+    table = CertificateTable(**{name: File(tmp_path / name, data) for name, data in files.items()})
+    (problem,) = unusable([table])
+    assert (problem.path, problem.message) == (("certificates", 0), "not an OCSP response in DER")
