@@ -87,8 +87,9 @@ class Lookup:
         pool = self.runtime.pool(client.database, query_user)
         if pool is None:
             raise PeerError(INTERNAL_ERROR, "users can't be looked up: there is no pool for query_user")
+        client.told = True  # before its proof, clients take a notice for a breach of the protocol
         server = await pool.wait(client)
-        client.server = None
+        client.server, client.told = None, False
         try:
             row = await server.ask(_PARAMETER.sub(lambda _: quoted(client.user), sql))
         except ServerError as error:

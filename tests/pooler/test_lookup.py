@@ -59,6 +59,18 @@ def give_row(playing: Stage) -> str:
     return order.name
 
 
+def test_who_waits_to_be_looked_up_is_told_nothing_before_its_proof(stage: Make) -> None:
+    playing = stage(auth=AUTH, pooler='server_connect_timeout = "20s"')
+    playing.postgres.silent = True
+    client = playing.client(log_in=False)
+    client.send(b"\0\0\0\x21\0\x03\0\0user\0found\0database\0app\0\0")
+    playing.lane.advance(8)
+    assert client.kinds() == ""
+    playing.postgres.silent = False
+    playing.postgres.wake()
+    assert client.kinds() == "R"  # the proof begins
+
+
 def test_who_is_in_no_file_is_asked_for_once(playing: Stage, asked: list[str]) -> None:
     first = enter(playing)
     assert give_row(playing) == "app/found"
