@@ -1,7 +1,8 @@
-"""The batch by which drivers send one statement: Parse, Bind, Describe, Execute, Sync, all of them without names.
+"""The batches by which drivers send one statement: Parse, Bind, Describe, Execute, Sync, all of them without names; and
+the same without the Parse, where the statement has been prepared and has a name.
 
-Nearly all extended messages come in batches like it, with a Parse that came before. Such a batch is known at one look,
-where its messages one by one take four times as long.
+Nearly all extended messages come in batches like these, with a Parse that came before. Such a batch is known at one
+look, where its messages one by one take four times as long.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ MAX_KNOWN = 4096  # Parse messages; then all are forgotten
 MAX_KNOWN_SIZE = 1024  # bytes of one
 
 _PARSE, _BIND = b"PB"
-_END = b"D\0\0\0\x06P\0" + b"E\0\0\0\x09\0\0\0\0\0" + b"S\0\0\0\x04"  # the portal without a name, all of its rows
+_EXECUTE = b"E\0\0\0\x09\0\0\0\0\0" + b"S\0\0\0\x04"  # the portal without a name, all of its rows
+_END = b"D\0\0\0\x06P\0" + _EXECUTE
+_ENDS = frozenset((_END, _EXECUTE))
 _NAMES = b"\0\0"  # of the portal and the statement
 
 _unpack = HEAD.unpack_from
@@ -42,3 +45,11 @@ def usual(data: bytes) -> bool:
         and data[bind + HEAD_SIZE : bind + HEAD_SIZE + 2] == _NAMES
         and data[:bind] in _known
     )
+
+
+def executed(data: bytes) -> bytes:
+    """The name of the prepared statement that this batch, whole, executes; b"" if it is no such batch."""
+    kind, length = _unpack(data)
+    if kind != _BIND or data[length + 1 :] not in _ENDS or data[HEAD_SIZE]:
+        return b""
+    return data[HEAD_SIZE + 1 : data.find(b"\0", HEAD_SIZE + 1)]

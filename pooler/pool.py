@@ -16,6 +16,7 @@ import attrs
 
 from pooler import acquaintance, handover, opening, recovery, sharing, standing
 from pooler.errors import CANNOT_CONNECT_NOW, PeerError, ServerError, notice
+from pooler.renaming import execute
 from pooler.server import ServerConnection
 from supervisor.ground.lane import PARK, Overdue
 from supervisor.plane.layout import Kind, LeasePool, LeasePoolState
@@ -166,6 +167,8 @@ class ServerPool:
             server.asked = data
             try:
                 cut = out.sent(data)
+                if out.noticed and not cut and (renamed := execute(client, server, data)):
+                    data, cut, out.noticed = renamed, len(renamed), False
                 client.data = data[cut:]
                 taken = conn.send_nowait(data[:cut]) if cut else 0
             except PeerError as error:

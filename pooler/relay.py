@@ -15,6 +15,7 @@ from pooler.fanout import open_channels
 from pooler.messages import FLUSH, HEAD, HEAD_SIZE, READY_IDLE, parameter_status
 from pooler.parameters import changed, differences, set_statement
 from pooler.refusal import Canceled, NoReplica, Refusal
+from pooler.renaming import execute
 from pooler.routing import route
 from pooler.settling import settle
 from pooler.states import IDLE, MAX_MESSAGE, TERMINATE
@@ -167,8 +168,11 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                             client.graceful, out.terminated = out.terminated, False
                             if out.noticed:
                                 noticed = out.noticed = False
-                                translation, data, held, stopped = await _attend(client, server, held)
-                                unsent += data
+                                if renamed := execute(client, server, held):
+                                    unsent, held = unsent + renamed, b""
+                                else:
+                                    translation, data, held, stopped = await _attend(client, server, held)
+                                    unsent += data
                     except PeerError:
                         out.unknown = True  # noted in part, and none of it sent
                         raise

@@ -7,14 +7,20 @@ and no answer has to be looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
+from pooler.batches import executed
 from pooler.errors import PROTOCOL_VIOLATION, PeerError
 from pooler.messages import HEAD, HEAD_SIZE
 from pooler.prepared import ServerStatements, Statement
 from pooler.sql import acts
 from pooler.states import BIND, CLOSE, DESCRIBE, FUNCTION_CALL, MAX_MESSAGE, PARSE, QUERY, SYNC
+
+if TYPE_CHECKING:
+    from pooler.client import Client
+    from pooler.server import ServerConnection
 
 _unpack = HEAD.unpack_from
 
@@ -25,6 +31,23 @@ class Renamed:
 
     data: bytes
     parsed: bool
+
+
+def execute(client: Client, server: ServerConnection, data: bytes) -> bytes:
+    """What to send, noted already, where `data` is the batch that executes a prepared statement which the server has;
+    else b"". Nothing of a message before it is still to come."""
+    translation, out = client.translation, server.outstanding
+    name = executed(data)
+    if not name or translation is None or out.doubtful:
+        return b""
+    statement = translation.names.get(name)
+    if statement is None or statement.steps or not server.statements.use(statement.name):
+        return b""
+    end = HEAD_SIZE + 1 + len(name)
+    bind = HEAD.pack(BIND, _unpack(data)[1] + len(statement.name) - len(name)) + b"\0" + statement.name
+    renamed = bind + data[end:]
+    out.sent_batch(len(renamed))
+    return renamed
 
 
 def rename(data: bytes, names: Mapping[bytes, Statement], statements: ServerStatements, parsed: bool) -> Renamed | None:

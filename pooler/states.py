@@ -69,7 +69,8 @@ _MEANING_WATCHED = bytes(_LOOKED_AT if kind in b"PBDCQ" else _MEANING[kind] for 
 # Outstanding.unnamed: nothing has made the statement without a name on this connection since its client got it; its
 # client has; its client has made one on another connection, which it may want to use.
 UNBOUND, BOUND, REMEMBERED = range(3)
-# Which messages of a server are looked at, where it matters which extended message it has completed, and elsewhere.
+# Which messages of a server are looked at where it matters what it completes (which extended message, or a COPY that is
+# in doubt), and elsewhere.
 _COMPLETIONS = frozenset().union(*COMPLETED_BY.values())
 _NOTED_COARSELY = bytes(kind in b"ZSEGW" for kind in range(256))
 _NOTED = bytes(kind in b"ZSEGW" or kind in _COMPLETIONS for kind in range(256))
@@ -125,10 +126,8 @@ class Outstanding:
         fifo = self.fifo
         odd = self.copy_in or self.skipping
         if self.watching and data[:1] == b"P" and not (at or odd) and self.unnamed != REMEMBERED and usual(data):
-            self.opened.clear()
-            fifo.append(SYNC)
-            self.unsynced, self.unnamed = False, BOUND
-            self.bytes_in += size
+            self.unnamed = BOUND
+            self.sent_batch(size)
             return size
         run = -1  # where the extended messages behind the last Sync, Query or FunctionCall of these bytes begin
         parse = -1  # where a statement without a name was made to which nothing has been bound
@@ -222,6 +221,13 @@ class Outstanding:
         self.bytes_in += at
         return at
 
+    def sent_batch(self, size: int) -> None:
+        """Note `size` bytes of a batch with its Sync, where no message is in progress and nothing is skipped."""
+        self.free = self.unsynced = False
+        self.opened.clear()
+        self.fifo.append(SYNC)
+        self.bytes_in += size
+
     def _open(self, data: bytes, at: int, end: int) -> None:
         """Extended messages stand in `data` from `at` (-1: none) to `end`: nothing behind them has ended their batch
         yet."""
@@ -308,7 +314,7 @@ class Outstanding:
                     self.unknown = True  # belongs to replication
                 else:
                     self._completed(kind)
-                noted = _NOTED if self._exactly() else _NOTED_COARSELY
+                noted = _NOTED if self.doubt or (fifo[0] in _EXTENDED if fifo else self.opened) else _NOTED_COARSELY
             at = end
         if at > size:
             self.server_left, at = at - size, size
@@ -326,11 +332,6 @@ class Outstanding:
     def quiet(self) -> bool:
         """Whether the server has answered everything that it is going to answer without hearing more."""
         return not (self.fifo or self.opened or self.server_left or self.client_left or self.copy_in)
-
-    def _exactly(self) -> bool:
-        """Whether it matters what the server completes: which extended message, or a COPY that is in doubt."""
-        fifo = self.fifo
-        return self.doubt or (fifo[0] in _EXTENDED if fifo else bool(self.opened))
 
     def _settle(self) -> None:
         self.free = not (

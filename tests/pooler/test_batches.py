@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pooler import batches
-from pooler.batches import remember, usual
+from pooler.batches import executed, remember, usual
 from pooler.errors import PeerError
 from pooler.messages import message
 from pooler.states import BOUND, IDLE, REMEMBERED, SYNC, Outstanding
@@ -27,6 +27,17 @@ def test_only_the_whole_batch_without_names_is_known() -> None:
         PARSE + message(b"B", b"") + END, PARSE[:5] + END,
     ):  # fmt: skip
         assert not usual(other)
+
+
+def test_only_the_whole_batch_of_a_prepared_statement_is_known() -> None:
+    bind, execute = message(b"B", b"\0mine\0\0\0\0\0\0\0"), message(b"E", b"\0\0\0\0\0") + message(b"S", b"")
+    assert executed(bind + END) == executed(bind + execute) == b"mine"
+    for other in (
+        bind, END, bind + bind + END, bind + END + END, bind[:-1] + END, BIND + END, PARSE + bind + END,
+        bind + message(b"E", b"\0\0\0\0\1") + message(b"S", b""), message(b"B", b"a\0mine\0\0\0\0\0\0\0") + END,
+        message(b"B", b"") + END, bind + execute[:-1],
+    ):  # fmt: skip
+        assert executed(other) == b""
 
 
 def test_what_is_remembered_is_bounded() -> None:
