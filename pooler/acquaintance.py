@@ -25,8 +25,9 @@ class Acquainted(Exception):
 async def acquaint(pool: ServerPool, client: Client) -> None:
     """Wait in the queue, until there is a connection or word from another worker. Raises PeerError, and what is thrown
     into the session."""
+    if not pool.strangers:
+        ask(pool)
     pool.strangers.add(client)
-    ask(pool)
     try:
         server = await pool.wait(client)
     except Acquainted:
