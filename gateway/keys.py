@@ -82,7 +82,7 @@ def _from_pem(data: bytes) -> VerificationKey:
 def _from_set(data: bytes) -> list[VerificationKey]:
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("not JSON") from None
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
@@ -96,7 +96,10 @@ def _from_jwk(entry: Any) -> VerificationKey | None:
     """None for a key of another purpose or type (RFC 7517 §5: those are to be ignored)."""
     if not isinstance(entry, Mapping):
         raise ValueError("a key of the set is not an object")
-    if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(operations, list):
+        raise ValueError("a key's key_ops are not a list")
+    if entry.get("use", "sig") != "sig" or "verify" not in operations:
         return None
     readers: dict[str, Any] = {
         "RSA": RSAAlgorithm.from_jwk, "EC": ECAlgorithm.from_jwk, "OKP": OKPAlgorithm.from_jwk,
@@ -113,7 +116,7 @@ def _from_jwk(entry: Any) -> VerificationKey | None:
         material = material.public_key()  # a private key does not belong here, but only its public half is kept
     algorithms = _algorithms_of(material)
     if "alg" in entry:
-        algorithms &= {entry["alg"]}
+        algorithms &= {str(entry["alg"])}
     return VerificationKey(material, algorithms, None if kid is None else str(kid))
 
 

@@ -98,12 +98,15 @@ def parse_parameter_status(payload: bytes) -> tuple[str, str]:
 
 
 def columns(payload: bytes) -> list[str | None]:
-    """The values of a DataRow in text format; None is NULL. Bytes that are not UTF-8 are kept by surrogates."""
+    """The values of a DataRow in text format; None is NULL. Bytes that are not UTF-8 are kept by surrogates. Raises
+    ServerError for one that is cut short."""
     values: list[str | None] = []
     at = 2
     for _ in range(int.from_bytes(payload[:2], "big")):
         size = int.from_bytes(payload[at : at + 4], "big", signed=True)
         at += 4
+        if at + max(size, 0) > len(payload):
+            raise ServerError("malformed DataRow from the server")
         values.append(None if size < 0 else payload[at : at + size].decode("utf-8", "surrogateescape"))
         at += max(size, 0)
     return values

@@ -246,8 +246,10 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     if conn.writable:
                         continue
                 if stopped:
+                    if conn.readable and trial is None:  # it may leave before the answer is there
+                        client.listen(GATHER, out, rest)
                     if out.quiet and not (unsent or tail):
-                        data, held, stopped = held, b"", False
+                        data, held, stopped = held if trial is not None else held + client.take_early(), b"", False
                         continue
                 elif client.graceful:  # only the answers are still to come, unless the server waits for the client
                     if not unsent and not rest and (not out.fifo or out.copy_in or out.unknown):
@@ -285,7 +287,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             out.watching = True
         client.server = answer = None  # a large answer must not stay with an idle client
         pool.release(server)
-        data = held if trial is None else held + client.take_early()
+        data = held + client.take_early() if stopped or trial is not None else held
 
 
 def _lost(told: bool) -> ServerError:

@@ -133,7 +133,7 @@ class Control:
             request = json.loads(line)
             if not isinstance(request, dict):
                 raise ValueError
-        except ValueError:
+        except (ValueError, RecursionError):
             reply(refusal("a request is one JSON object on one line"))
             return
         name = request.get("command")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
+from ipaddress import ip_address
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import PeerError
 from gateway.fields import Field, FieldParser
 from gateway.forwarded import ID_BLOCK, ID_LINES, Client, Identities, from_proxy, nearest_stranger
 
@@ -89,3 +95,28 @@ def test_the_client_is_the_nearest_address_that_is_no_proxy() -> None:
     assert nearest_stranger("10.0.0.1", [b"6.6.6.6", b"unknown", b"10.0.0.2"], trusted) == "10.0.0.2"
     assert nearest_stranger("10.0.0.1", [], trusted) == "10.0.0.1"
     assert nearest_stranger("10.0.0.1", [b"[2001:DB8::1]"], trusted) == "2001:db8::1"
+
+
+NAMES = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Request-Id", "traceparent",
+         "tracestate"]  # fmt: skip
+VALUES = st.one_of(
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40),
+    st.sampled_from(
+        ["10.0.0.2, 192.0.2.7", "[2001:db8::1]:443, 10.0.0.1", "unknown", "_hidden", "1.2.3.4:99999", "https"]
+    ),
+    st.integers(0, 255).map(lambda number: "a\t" + chr(number) if number > 31 and number != 127 else ""),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), VALUES), max_size=6))
+def test_property_whatever_a_proxy_says_the_lines_are_whole(given_lines: list[tuple[str, str]]) -> None:
+    parse, parsed = FieldParser(), []
+    for name, value in given_lines:
+        with suppress(PeerError):
+            parsed.append(parse(f"{name}: {value}".encode("latin-1")))
+    lines, request_id, ip = from_proxy(
+        Client("10.0.0.1", "https", True), b"h", parsed, lambda ip: ip.startswith("10."), IDENTITY
+    )
+    assert all(b"\r" not in line and b"\n" not in line and b": " in line for line in lines)
+    assert request_id
+    assert ip_address(ip)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
 from gateway.config import AuthTable, KeySetFile
@@ -84,3 +87,37 @@ def test_a_pem_file_serves_too(auth: Auth, keys: Keys) -> None:
 
 def test_no_key_shows_its_material(auth: Auth) -> None:
     assert "ssss" not in repr(load_keys(auth("HS256")))
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"keys":' * 50_000, b"\xff", b"1e999"])
+def test_what_is_no_key_set_is_a_reason_and_no_crash(auth: Auth, data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"not JSON|not a key set"):
+        ring(auth, data)
+
+
+@pytest.mark.parametrize("changed", [{"key_ops": None}, {"key_ops": 5}, {"alg": ["RS256"]}, {"n": 7}, {"e": None}])
+def test_a_key_with_members_of_a_wrong_kind_is_a_reason_and_no_crash(
+    auth: Auth, keys: Keys, changed: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"key_ops|no key in it|malformed"):
+        ring(auth, {"keys": [{**keys.jwk("RS256"), **changed}]})
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+MEMBERS = st.sampled_from(["kty", "kid", "alg", "use", "key_ops", "n", "e", "crv", "x", "y", "d", "p"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["RS256", "ES256", "EdDSA"]), st.dictionaries(MEMBERS, ANYTHING, max_size=3))
+def test_property_any_key_is_taken_passed_over_or_a_reason(
+    auth: Auth, keys: Keys, name: str, changed: dict[str, Any]
+) -> None:
+    entry = {**keys.jwk(name), **changed}
+    with suppress(ValueError):
+        ring(auth, {"keys": [entry, keys.jwk("RS256")]}, "RS256", "ES256", "EdDSA")
+    with suppress(ValueError):
+        ring(auth, {"keys": [changed]})

@@ -69,6 +69,33 @@ def test_a_query_that_cannot_be_cancelled_costs_its_connection(stage: Make) -> N
     assert len(playing.postgres.backends) == 2
 
 
+def test_who_leaves_while_a_statement_is_held_back_is_noticed(stage: Make) -> None:
+    playing = stage()
+    client = playing.client()
+    client.send(query("SLEEP"))
+    client.send(query("SET x = 1"))  # waits until the server has answered
+    client.conn.abort()
+    playing.lane.advance(1)
+    assert len(playing.postgres.cancels) == 1
+    playing.settled()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_what_follows_a_statement_that_is_held_back_keeps_its_order(stage: Make, piece: int) -> None:
+    playing = stage()
+    client = playing.client()
+    client.send(query("SLEEP"))
+    client.send(query("SET x = 1") + query("SELECT a") + query("SET x = 2") + query("SELECT b")[:9], piece)
+    backend = playing.postgres.backends[0]
+    backend.canceled += 1
+    playing.postgres.wake()
+    client.send(query("SELECT b")[9:])
+    playing.lane.advance(1)
+    assert client.kinds() == "EICIDCICIDCI"
+    asked = [sql for sql in backend.queries if sql.startswith(("SET x", "SELECT a", "SELECT b"))]
+    assert asked == ["SET x = 1", "SELECT a", "SET x = 2", "SELECT b"]
+
+
 def test_terminate_does_not_cancel(stage: Make) -> None:
     playing = stage()
     client, other = playing.client(), playing.client()

@@ -117,6 +117,13 @@ def test_a_command_that_fails_says_so_and_the_daemon_lives(serving: Control) -> 
     assert ask(serving, b'{"command": "echo"}\n')["ok"]
 
 
+@pytest.mark.parametrize("line", [b"", b"[]", b"\xff", b'"', b"[" * 60_000, b'{"command":7}', b'{"command":{}}'])
+def test_what_is_no_request_is_told_so(serving: Control, line: bytes) -> None:
+    told: list[Mapping[str, Any]] = []
+    serving.answer(line, told.append, 0)
+    assert [one["ok"] for one in told] == [False]
+
+
 def test_too_long_a_line_is_cut_off(serving: Control) -> None:
     assert ask(serving, b"x" * (control.MAX_REQUEST + 1)) is None
 

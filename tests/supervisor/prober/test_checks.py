@@ -14,6 +14,8 @@ import h11
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor.cli.demo.credentials import write_certificate
 from supervisor.ground.config import Bind, Duration, File, HealthTable, PoolTlsTable
@@ -275,3 +277,18 @@ async def checked_under(tls: PoolTlsTable, serve: Serve) -> str | None:
         cause = await attempt(Bind("127.0.0.1", listener.socket.getsockname()[1]), http(), tls=tls)
         nursery.cancel_scope.cancel()
     return cause
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=80),
+        st.tuples(
+            st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 204 X\r\n", b"HTTP/1.1 101 X\r\n"]),
+            st.binary(max_size=80),
+        ).map(b"".join),
+    ),
+    st.integers(1, 30),
+)
+def test_property_any_answer_is_a_pass_or_a_failed_check(answer: bytes, step: int) -> None:
+    for check in (http(), http(body="ready")):
+        judge(answer, check, step)

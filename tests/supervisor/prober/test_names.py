@@ -17,7 +17,7 @@ import dns.rrset
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.arbiter.rows import rows_of
@@ -25,6 +25,7 @@ from supervisor.ground import places
 from supervisor.ground.config import Address, Bind, Config, load_bytes
 from supervisor.plane.layout import Kind
 from supervisor.plane.memory import Plane
+from supervisor.prober import names
 from supervisor.prober.names import Answer, Lookup, Names, NoAnswer, assign, in_hosts, named
 
 FOUND = st.tuples(st.sampled_from("abcdef"), st.just(80))
@@ -60,7 +61,9 @@ ZONE = {
 }
 
 
-async def asked(address: Address, hosts: str = "", zone: Any = ZONE) -> Answer | str:
+async def asked(
+    address: Address, hosts: str = "", zone: Any = ZONE, garbled: Callable[[bytes], bytes] = bytes
+) -> Answer | str:
     """What a look-up finds in the zone; the cause where nobody can say."""
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         await sock.bind(("127.0.0.1", 0))
@@ -77,7 +80,7 @@ async def asked(address: Address, hosts: str = "", zone: Any = ZONE) -> Answer |
                     reply.answer.append(dns.rrset.from_text_list(name, 30, "IN", kind, records))
                 elif not any(str(name) == one for one, _ in zone):
                     reply.set_rcode(dns.rcode.NXDOMAIN)
-                await sock.sendto(reply.to_wire(), source)
+                await sock.sendto(garbled(reply.to_wire()), source)
 
         folder = Path("/nonexistent")
         lookup = Lookup([Bind("127.0.0.1", sock.getsockname()[1])], folder / "hosts")
@@ -135,6 +138,25 @@ def test_what_cannot_be_answered_is_not_an_answer() -> None:
 
 def test_the_hosts_file_goes_first() -> None:
     assert found(Address("app.internal", 80), hosts="192.0.2.7 app.internal") == [("192.0.2.7", 80)]
+
+
+@settings(max_examples=settings().max_examples // 4)  # each with sockets of its own
+@given(
+    st.sampled_from(["app.internal", "_http._tcp.app.internal"]),
+    st.lists(st.tuples(st.integers(2, 120), st.integers(0, 255)), max_size=4),
+    st.integers(0, 140),
+)
+def test_property_any_answer_is_addresses_or_a_cause(name: str, changes: list[tuple[int, int]], length: int) -> None:
+    def garbled(wire: bytes) -> bytes:
+        made = bytearray(wire)
+        for at, byte in changes:
+            if at < len(made):
+                made[at] = byte
+        return bytes(made[: max(2, length)] if length < 120 else made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "LIFETIME", 0.03)  # seconds: what is no answer is waited out
+        trio.run(lambda: asked(Address(name, 0 if name.startswith("_") else 80), garbled=garbled))
 
 
 TEXT = """

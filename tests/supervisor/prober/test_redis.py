@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor.ground.config import HealthTable, Secret
 from supervisor.prober.failure import CheckFailed
@@ -68,3 +70,12 @@ def test_the_password_goes_first() -> None:
 )
 def test_answers_are_judged(answer: bytes, cause: str | None, step: int) -> None:
     assert trio.run(ask, answer, step, table())[1] == cause
+
+
+WORDS = st.lists(st.sampled_from([b"+OK\r\n", b"+PONG\r\n", b"-ERR x\r\n", b"\r\n", b"$-1"])).map(b"".join)
+
+
+@given(st.one_of(st.binary(max_size=60), WORDS), st.integers(1, 20))
+def test_property_any_answer_is_a_pass_or_a_failed_check(answer: bytes, step: int) -> None:
+    for check in (table(), table(password=Secret("secret"))):
+        trio.run(ask, answer, step, check)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor.ground.net.introduction import introduced
 from supervisor.ground.net.memory import MemoryConn, Rehearsal
@@ -51,3 +55,10 @@ def test_anything_else_is_refused(piece: int) -> None:
 def test_an_end_within_the_header_is_an_end() -> None:
     with pytest.raises(ConnectionResetError):
         read(b"PROXY TCP4 ", 1000)
+
+
+@given(st.one_of(st.binary(max_size=60), st.binary(max_size=40).map(lambda data: encode_v2(SOURCE, HERE)[:13] + data)),
+       st.integers(1, 20))  # fmt: skip
+def test_property_a_header_or_an_error_comes_of_any_bytes(data: bytes, piece: int) -> None:
+    with suppress(OSError, ProxyError):
+        read(data, piece)
