@@ -188,6 +188,10 @@ class AnswerReader:
         self._status_lines[line] = found
         return found
 
+    def remembers(self, head: bytes) -> bool:
+        """Whether `recall` has met this head, and kept it."""
+        return head in self._known
+
     def recall(self, head: bytes) -> Known:
         """The same for a whole head, joined; remembered, for within a second answers often differ in nothing above
         their bodies. Where they always differ (`_doubt`), only a few are tried."""

@@ -18,6 +18,7 @@ from gateway.config import GatewayTable, ListenerTable
 from gateway.decisions import Decisions, Target
 from gateway.edits import EditedAnswerReader, Edits, edits
 from gateway.guard import Guard
+from gateway.http2.replies import Replies
 from gateway.limits import Limit, bind, split
 from gateway.mirror import Mirror
 from gateway.permissions import SCOPES, Permissions
@@ -72,6 +73,7 @@ class Route:
     tally: Tally
     treatment: Treatment | None
     recall: Callable[[bytes], Known]
+    replies: Replies  # the same for HTTP/2
     answer_edits: Edits | None  # the same for heads that are read otherwise
 
 
@@ -139,6 +141,9 @@ def make(
         ]
         return split(bound)
 
+    pop = config.supervisor.pop
+    served_by = b"X-Served-By: " + _header_safe(pop) if pop else b""
+    replies = Replies(answers, served_by)
     transports = {name: transport(one) for name, one in config.pools.items()}
     most = table.max_requests
     flying = [cells(Kind.ROUTE, name)[1] + RouteCells.IN_FLIGHT for name in table.routes]
@@ -148,6 +153,7 @@ def make(
         counters = cells(Kind.ROUTE, name)[1]
         headers = table.response_headers
         changes = None if headers is None else edits(headers.set_, headers.add, headers.remove)
+        reader = answers if changes is None else EditedAnswerReader(changes)
         plain = Route(
             name=name,
             log=_log(name, table.pool),
@@ -172,7 +178,8 @@ def make(
             counters=counters,
             tally=Tally(plane.cells, counters),
             treatment=None,
-            recall=(answers if changes is None else EditedAnswerReader(changes)).recall,
+            recall=reader.recall,
+            replies=replies if changes is None else Replies(reader, served_by),
             answer_edits=changes,
         )
         plain.treatment = _treatment(plain, table, pools, transports)
@@ -182,8 +189,6 @@ def make(
     routes = {name: route(name, one) for name, one in table.routes.items()}
     router = Router((table.routes[name], one) for name, one in routes.items())
     targets = _targets(table, routes)
-    pop = config.supervisor.pop
-    served_by = b"X-Served-By: " + _header_safe(pop) if pop else b""
     return Plan(
         guard=Guard(_identity(table), _wanted(table)),
         routes=routes,

@@ -66,7 +66,6 @@ class Answering(Receiving):
             output.sent += 1
             output.pending += size
             output.window -= size
-            stream.send_window -= size
             if stream.state == HALF_CLOSED_REMOTE:  # the same as below, inlined
                 stream.state = CLOSED
                 del self.streams[stream_id]

@@ -1,8 +1,7 @@
 """One request of an HTTP/2 connection on its way: decided, forwarded, answered, accounted for.
 
-As with HTTP/1.1 there is an express lane: a request that is whole when it is read goes out at once on an idle
-connection, and no session waits for the answer; the lane calls `answered` when it is there. Whatever does not fit is an
-Exchange in a session of its own.
+As with HTTP/1.1 there is an express lane (express.py), for a request that is whole when it is read. Whatever does not
+fit is an Exchange in a session of its own.
 """
 
 from __future__ import annotations
@@ -14,45 +13,36 @@ from gateway import grpc
 from gateway.admission import Admission
 from gateway.decisions import undecided_words
 from gateway.errors import PeerError
-from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, TRAILERS, WANTS_UPGRADE, WEBSOCKET
-from gateway.forwarded import BEFORE_ID, BEFORE_SPAN, BEFORE_TRACE, BEHIND_SPAN
+from gateway.fields import CONTINUE, TRAILERS, WANTS_UPGRADE, WEBSOCKET
+from gateway.forwarded import BEFORE_ID
 from gateway.framing import Body, LengthBody, StreamedRequest
-from gateway.http2.blocks import encode_field
 from gateway.http2.errors import CANCEL
 from gateway.http2.exchange import StreamExchange
-from gateway.http2.heads import Outline
+from gateway.http2.express import Express
+from gateway.http2.replies import tail
 from gateway.http2.streams import HALF_CLOSED_REMOTE, Stream
 from gateway.plan import Plan
 from gateway.problems import answer as problem
 from gateway.tunnel import Farewell
-from gateway.upstreams import MAX_IDLE, drained
 from gateway.websocket import new_key
 from supervisor.ground.lane import Overdue, Session
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Route as RouteCells
-from supervisor.plane.layout import Server as ServerCells
 
 if TYPE_CHECKING:
     from gateway.http2.session import Link
 
 _UPGRADE: Final = WEBSOCKET | WANTS_UPGRADE
 _END: Final = b"\r\n\r\n"
-_LAST: Final = BEHIND_SPAN + b"\r\n\r\n"
-_ID_SIZE: Final = 32  # of a request id that is ours
-_ID_NAME: Final = encode_field(b"x-request-id", b" " * _ID_SIZE)[:-_ID_SIZE]
-_SLOW_ANSWER: Final = CHUNKED | CLOSE | OLD
-_IN_FLIGHT, _REQUESTS, _STREAK = ServerCells.IN_FLIGHT, ServerCells.REQUESTS, ServerCells.STREAK
 _FLYING: Final = RouteCells.IN_FLIGHT
 _WITH_BODY: Final = (b"POST ", b"PUT ", b"PATCH ")  # RFC 9110 §8.6: without a body they say so
 
 
 class Errand(Admission):
-    """One request. `child` is the session that carries it, if it has one; `upstream` the connection on which it waits
-    for an answer, if it has none."""
+    """One request. `child` is the session that carries it, if it has one."""
 
     __slots__ = (
-        "began", "by", "bytes_in", "child", "farewell", "flying", "link", "plan", "request", "server", "stream",
-        "upstream", "waiter",
+        "began", "bytes_in", "child", "farewell", "flying", "link", "plan", "stream", "waiter",
     )  # fmt: skip
 
     def __init__(self, link: Link, stream: Stream) -> None:
@@ -60,77 +50,35 @@ class Errand(Admission):
         self.stream = stream
         self.plan: Plan = link.connection.listener.plan
         self.began = link.lane.now_ns
-        self.by = 0.0  # when the answer has to be there
         self.bytes_in = stream.head.size + len(stream.line)
         self.child: Session | None = None
-        self.server: Server | None = None
-        self.upstream: Any = None
-        self.request = b""
         self.flying = 0  # the cell that counts it as in flight on its route
         self.farewell: Farewell | None = None  # of a WebSocket
         self.waiter: Session | None = None  # an Exchange sets it; whoever waits is `child`
         self.begin(link.shared, link.connection.client)
 
+    def resume(self, express: Express) -> None:
+        """Be what has left the express lane."""
+        self.route, self.decision, self.asked = express.route, express.decision, express.decision.log
+        self.request_id = express.request_id
+        self.flying = express.route.counters + _FLYING
+        self.began = express.began
+
     def start(self) -> None:
         """Decide, and forward or refuse."""
-        request = self._outlined()
-        if not request:
-            try:
-                request = self._decided()
-            except PeerError as error:
-                self.refuse(error)
-                return
-            if not request:
-                return
-        self.request = request
-        route, link = self.route, self.link
-        assert route is not None
-        server = route.pick(self.ip)
-        stack = None if server is None else link.shared.upstreams.idle.get(server)
-        if server is None or not stack:
-            stream = self.stream
-            flags = stream.head.judge(self.plan.guard, stream.line)[2]
-            self._carry(request, LengthBody(0), flags & TRAILERS, server)
-            return
-        self.server = server
-        self.upstream = upstream = stack.pop()[0]
-        upstream.on_idle = self.answered
-        cells, base = link.shared.cells, server.base
-        cells[base + _IN_FLIGHT] += 1
-        cells[base + _REQUESTS] += 1
-        self.by = link.lane.now + route.timeout
-        if route.timeout < 1.0:
-            link.session.expire_in(route.timeout)
+        link, stream = self.link, self.stream
         try:
-            sent = upstream.send_nowait(request)
-        except OSError:
-            sent = 0  # the Exchange will find out what this means
-        if sent < len(request):
-            self._go_on(sent, b"")
-
-    def _outlined(self) -> bytes:
-        """The request for the server if everything about it is known: a head that was met before, without a body, to a
-        route that asks nothing; b"" if not."""
-        stream = self.stream
-        outline = stream.head.outline
-        if outline is None or stream.state != HALF_CLOSED_REMOTE or stream.body or stream.trailers:
-            return b""
-        here, host, head = outline
-        link = self.link
-        if here is not link.connection.listener.here:
-            return b""
-        lines = here.decisions.by_host.get(host)
-        decision = None if lines is None else lines.get(stream.line)
-        if decision is None:
-            return b""
-        route = decision.route
-        if route is None or not route.unconditional:
-            return b""
-        self.route, self.decision, self.asked = route, decision, decision.log
-        self.flying = route.counters + _FLYING
-        link.shared.cells[self.flying] += 1
-        name = self.request_id
-        return b"".join((decision.line, head, name, BEFORE_TRACE, name, BEFORE_SPAN, self.span, _LAST))
+            request = self._decided()
+        except PeerError as error:
+            self.refuse(error)
+            return
+        if request:
+            route, decision = self.route, self.decision
+            assert route is not None
+            assert decision is not None
+            stream.owner = express = Express(link, stream, route, decision, self.request_id, request, self.shown,
+                                             self.user, self.bytes_in, self)  # fmt: skip
+            express.send(route.pick(self.ip))
 
     def _decided(self) -> bytes:
         """The request for the server, whole; b"" if it is on its way already. Raises PeerError."""
@@ -157,93 +105,16 @@ class Errand(Admission):
             out.append(b"Content-Length: %d" % len(body))
         elif route.unconditional and not connection.client.proxy:
             # The last of the lines, with the names, is this request's own.
-            head.outline = Outline(here, judged[4], b"\r\n".join((b"", *out[1:-1], BEFORE_ID)))
+            head.outline = here, judged[4], b"\r\n".join((b"", *out[1:-1], BEFORE_ID))
         self.bytes_in += len(body)
         out += (b"", body)
         return b"\r\n".join(out)
 
-    def answered(self, upstream: Any) -> None:
-        """Something came from the server, or its connection ended."""
-        link, server, route, decision = self.link, self.server, self.route, self.decision
-        assert server is not None
-        assert route is not None
-        assert decision is not None
-        shared = link.shared
-        try:
-            answer = upstream.recv_nowait()
-        except OSError:
-            answer = b""
-        if answer is None:
-            if upstream.fd < 0:
-                self._blame(drained())  # closed here
-            return
-        at = answer.find(_END)
-        if at <= 0:
-            self._go_on(len(self.request), answer)
-            return
-        try:
-            status, head, kind, size, dated = route.recall(answer[:at])
-        except PeerError as error:
-            self._blame(error)
-            return
-        if decision.head or status == 304:
-            size = 0
-        stack = shared.upstreams.idle.get(server)
-        if (
-            at + 4 + size != len(answer)
-            or status < 200
-            or status == 204
-            or kind & _SLOW_ANSWER
-            or upstream.readable
-            or stack is None
-            or len(stack) >= MAX_IDLE
-        ):
-            self._go_on(len(self.request), answer)
-            return
-        lane, cells, base, flying = link.lane, shared.cells, server.base, self.flying
-        upstream.on_idle = shared.upstreams.ended
-        stack.append((upstream, lane.now))
-        self.server = self.upstream = None
-        if count := cells[base + _IN_FLIGHT]:
-            cells[base + _IN_FLIGHT] = count - 1
-        if count := cells[flying]:
-            cells[flying] = count - 1
-        self.flying = 0
-        if cells[base + _STREAK]:
-            server.succeeded()
-        if not server.bytes_out:
-            lane.at_round_end.append(server.settle)
-        server.bytes_out += len(self.request)
-        server.bytes_in += len(answer)
-        self.request = b""
-        name = self.request_id
-        if dated and len(name) == _ID_SIZE and not self.plan.served_by:
-            block = shared.blocks.heads[head] + _ID_NAME + name
-        else:
-            block = shared.blocks.heads[head] + self.tail(dated)
-        link.core.answer(self.stream, block, answer[at + 4 :])
-        if not link.session.queued:
-            lane.wake(link.session)
-        del self.stream  # see `_account`
-        shared.account(link.connection.listener.counters, route, self.asked, self.shown, self.user, server.name,
-                       status, "", name, self.bytes_in, len(block) + size, self.began)  # fmt: skip
-
-    def tail(self, dated: bool = True) -> bytes:
+    def tail(self) -> bytes:
         """The end of an answer's block: what the gateway itself says."""
-        shared, name = self.link.shared, self.request_id
-        block = _ID_NAME + name if len(name) == _ID_SIZE else shared.blocks.encode((b"x-request-id: " + name,))
-        if self.plan.served_by:
-            block = shared.blocks.lines[self.plan.served_by] + block
-        return block if dated else shared.blocks.lines[shared.date_line()] + block
+        return tail(self.link.shared, self.plan.served_by, self.request_id, True) + self.request_id
 
     # -- what is not express
-
-    def _go_on(self, sent: int, answer: bytes) -> None:
-        """Leave the express lane: `sent` bytes went out, `answer` came back."""
-        server, upstream = self.server, self.upstream
-        upstream.on_idle = self.link.shared.upstreams.ended
-        self.server = self.upstream = None
-        self._carry(self.request, LengthBody(0), 0, server, upstream, sent, answer)
 
     def _stream(self, out: list[bytes], flags: int, length: int, limit: int | None) -> None:
         """Forward a request whose body is still to come, or has trailers."""
@@ -266,11 +137,18 @@ class Errand(Admission):
         out += (b"", b"")
         self._carry(b"\r\n".join(out), body, flags & (CONTINUE | TRAILERS))
 
+    def carry(
+        self, request: bytes, server: Server | None, upstream: Any = None, sent: int = 0, answer: bytes = b""
+    ) -> None:  # fmt: skip
+        """Forward a whole request; the express lane may have sent so much of it, and received so much."""
+        stream = self.stream
+        flags = stream.head.judge(self.plan.guard, stream.line)[2] & TRAILERS
+        self._carry(request, LengthBody(0), flags, server, upstream, sent, answer)
+
     def _carry(
         self, request: bytes, body: Body, flags: int, server: Server | None = None, upstream: Any = None,
         sent: int = 0, answer: bytes = b"",
     ) -> None:  # fmt: skip
-        self.request = b""
         self.child = self.link.lane.spawn(
             self._exchange(request, body, flags, server, upstream, sent, answer), "http2 stream"
         )
@@ -301,7 +179,7 @@ class Errand(Admission):
             if refused is not None:
                 self.refuse(refused, exchange.server_name)
             else:
-                self._account(exchange.server_name, exchange.status or 499, reason, exchange.bytes_out)
+                self.account(exchange.server_name, exchange.status or 499, reason, exchange.bytes_out)
                 link.wake()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -313,7 +191,7 @@ class Errand(Admission):
 
     # -- endings
 
-    def _account(self, server: str, status: int, reason: str, bytes_out: int) -> None:
+    def account(self, server: str, status: int, reason: str, bytes_out: int) -> None:
         """It has ended: once for each. What is left of it is known to its stream, until that is closed as well."""
         link = self.link
         del self.stream  # holding each other, the two would be garbage that only the collector finds
@@ -331,7 +209,7 @@ class Errand(Admission):
             block = shared.blocks.encode(grpc.refusal(error)) + self.tail()
             link.core.answer(self.stream, block, b"")
             link.wake()
-            self._account(server, error.status, error.code, len(block))
+            self.account(server, error.status, error.code, len(block))
             return
         reply = problem(
             error,
@@ -345,22 +223,7 @@ class Errand(Admission):
         block = shared.blocks.encode(head.split(b"\r\n"))
         link.core.answer(self.stream, block, body)
         link.wake()
-        self._account(server, error.status, error.code, len(block) + len(body))
-
-    def _blame(self, error: PeerError) -> None:
-        """The server on the express lane did not do its work."""
-        server = self.server
-        assert server is not None
-        server.failed(self.link.lane.now_ns)
-        self._let_go()
-        self.refuse(error, server.name)
-
-    def _let_go(self) -> None:
-        """Give up the connection on which an answer was awaited."""
-        assert self.server is not None
-        self.link.shared.upstreams.close(self.upstream)
-        self.server.ended()
-        self.server = self.upstream = None
+        self.account(server, error.status, error.code, len(block) + len(body))
 
     def say_farewell(self) -> None:
         """The connection drains: a WebSocket's client is told to go elsewhere, for nothing else would end it."""
@@ -368,16 +231,10 @@ class Errand(Admission):
             self.farewell.asked = True
             self.link.lane.wake(self.child)
 
-    def overdue(self) -> None:
-        """No answer came in time on the express lane."""
-        assert self.route is not None
-        self._blame(PeerError("answer_timeout", f"no answer within {self.route.timeout:g} s"))
+    def overdue(self, now: float) -> None:
+        """Its session sees to that."""
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more. Does nothing once it is complete."""
         if self.child is not None:
             self.child.cancel()
-        elif self.server is not None:
-            name = self.server.name
-            self._let_go()
-            self._account(name, 499, "client_gone", 0)

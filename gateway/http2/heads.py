@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway.fields import MAX_LENGTH_DIGITS
 from gateway.guard import MAX_FIELDS, MAX_HEAD, MAX_METHOD, Guard, Judged
@@ -41,12 +41,9 @@ _PATH_AT: Final = len(b":path: ")
 _NUMBER = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH_DIGITS).fullmatch
 
 
-class Outline(NamedTuple):
-    """What unconditional routes of one plan make of a head, but for the request line and the request's own names."""
-
-    here: ListenerPlan
-    host: bytes | None
-    lines: bytes  # from the end of the request line to where the request id stands
+# What unconditional routes of one plan make of a head: the plan, as the listener has it, the Host, and all from the end
+# of the request line to where the request's own names stand.
+Outline: TypeAlias = "tuple[ListenerPlan, bytes | None, bytes]"
 
 
 class Head:

@@ -14,6 +14,7 @@ from gateway.connection import Connection
 from gateway.http2.connection import Http2Connection
 from gateway.http2.errand import Errand
 from gateway.http2.errors import CANCEL, ConnectionFault
+from gateway.http2.express import Express, depart
 from gateway.http2.frames import PREFACE
 from gateway.http2.streams import CLOSED, Stream
 from gateway.patience import CLIENT_SECONDS
@@ -93,11 +94,11 @@ class Link:
                 if data:
                     got, data = data, b""
                     for one in core.receive_data(got, lane.now):
-                        if one.owner is None and one.state != CLOSED:
+                        if one.owner is not None or one.state == CLOSED:
+                            note(one)
+                        elif not depart(self, one):
                             one.owner = errand = Errand(self, one)
                             errand.start()
-                        else:
-                            note(one)
                     while core.malformed:
                         core.malformed -= 1
                         self.account_fault(400, "http2_error")
@@ -150,15 +151,21 @@ class Link:
             self._unsent = b""
         return True
 
+    def errand(self, express: Express) -> Errand:
+        """For a request that leaves the express lane without having been one."""
+        errand = Errand(self, express.stream)
+        errand.resume(express)
+        return errand
+
     def _note(self, stream: Stream) -> None:
         """There is news of a stream that is served, or of none."""
-        errand: Errand | None = stream.owner
-        if errand is None:
+        owner: Errand | Express | None = stream.owner
+        if owner is None:
             pass
         elif stream.reset >= 0:
-            errand.abandon()
-        elif errand.child is not None:
-            self.lane.wake(errand.child)
+            owner.abandon()
+        elif owner.child is not None:
+            self.lane.wake(owner.child)
 
     def _look(self) -> None:
         """See to what is overdue. Raises Overdue if the client itself is."""
@@ -173,9 +180,7 @@ class Link:
             core.reset(stream, CANCEL)
             self._note(stream)
         for stream in list(core.streams.values()):
-            errand: Errand = stream.owner
-            if errand.upstream is not None and errand.by <= now:
-                errand.overdue()
+            stream.owner.overdue(now)
 
     def abandon(self) -> None:
         """The connection is of no use any more, so nobody waits for what is under way."""
