@@ -168,6 +168,7 @@ async def run(runtime: PoolerRuntime, conn: Stream, address: Any, listener: List
 
 async def _say(client: Client, error: PeerError) -> None:
     """The last word, if the client can hear it."""
+    client.graceful = False  # it is not the client who ends this
     _give_back(client)
     if client.midway:
         return

@@ -112,6 +112,21 @@ def test_terminate_does_not_cancel(stage: Make) -> None:
     assert backend.queries[-2:] == ["ROLLBACK", "SELECT 1"]
 
 
+@pytest.mark.parametrize("how", ["Terminate", "half-closed"])
+def test_a_limit_of_time_holds_for_who_has_said_goodbye(stage: Make, how: str) -> None:
+    playing = stage(pooler='query_timeout = "2s"')
+    client = playing.client()
+    client.send(query("SLEEP") + (message(b"X") if how == "Terminate" else b""))
+    client.conn.shutdown_write()
+    playing.lane.advance(1)
+    assert not playing.postgres.cancels
+    playing.lane.advance(4)
+    assert len(playing.postgres.cancels) == 1
+    assert "query_timeout" in client.error()["M"]
+    assert client.ended
+    playing.settled()
+
+
 def test_a_reset_that_fails_costs_the_connection(stage: Make) -> None:
     playing = stage(database='pool_mode = "session"', pooler='server_reset_query = "DIE"')
     client = playing.client()
