@@ -25,6 +25,9 @@ SELECT pg_is_in_recovery()::int,
     END"""
 
 
+LARGEST = (1 << 63) - 1  # what a cell of the plane is given at most
+
+
 @attrs.frozen
 class Standing:
     """What one answer says. `wal` is bytes from the beginning of the log, `lag` milliseconds."""
@@ -38,10 +41,11 @@ class Standing:
 def parse(row: Sequence[bytes | None]) -> Standing | None:
     """The only row of the answer; None for what is no answer to QUERY."""
     try:
-        recovery, wal, lag, timeline = (int(float(value or 0)) for value in row)
-    except ValueError:
+        recovery, *figures = (int(float(value or 0)) for value in row)
+        wal, lag, timeline = (min(max(figure, 0), LARGEST) for figure in figures)
+    except (ValueError, OverflowError):
         return None
-    return Standing(Role.REPLICA if recovery else Role.PRIMARY, max(wal, 0), max(lag, 0), timeline)
+    return Standing(Role.REPLICA if recovery else Role.PRIMARY, wal, lag, timeline)
 
 
 def note(cells: memoryview[int], state: int, asked_ns: int, standing: Standing) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from pooler.errors import PeerError
 from pooler.messages import query
-from supervisor.plane.layout import Kind, LeasePool
+from pooler.runtime import SWEEP_SECONDS
+from supervisor.plane.layout import Kind, LeasePool, Role, ServerState
+from tests.pooler.fake_postgres import FakePostgres
 from tests.pooler.stage import ADDRESS, Player, Stage
 
 Make = Callable[..., Stage]
@@ -96,3 +98,43 @@ def test_a_few_logins_at_a_time(stage: Make) -> None:
     playing.postgres.wake()
     assert [one.kinds() for one in clients] == ["CT"] * 10
     assert len(playing.postgres.alive) == 10
+
+
+PAIR = """
+server_login_retry = "300ms"
+[pools.pair]
+servers = ["127.0.0.1:5432", "127.0.0.1:5433"]
+health = { type = "postgres" }
+"""
+
+
+def say(playing: Stage, port: int, role: int, timeline: int) -> None:
+    """What the prober has found out."""
+    plane = playing.plane
+    at = plane.state(Kind.SERVER, plane.row(Kind.SERVER, f"pair/127.0.0.1:{port}"))
+    plane.cells[at + ServerState.TIMELINE] = timeline
+    plane.cells[at + ServerState.ROLE] = role
+
+
+def test_a_new_primary_is_used_within_a_login_retry_of_being_known(stage: Make) -> None:
+    playing = stage(pooler=PAIR, database='pool_size = 2\ntarget_session_attrs = "primary"', primary="pair")
+    heir = FakePostgres(playing.lane, reported={"in_hot_standby": "on"})
+    playing.lane.servers[("127.0.0.1", 5433)] = heir.accept
+    say(playing, 5432, Role.PRIMARY, 1)
+    say(playing, 5433, Role.REPLICA, 1)
+    writer, held = playing.client(), playing.client()
+    assert writer.ask("SELECT 1") == "DCI"
+    held.ask("BEGIN")
+    del playing.lane.servers[ADDRESS]  # it is gone, and its connections with it
+    for backend in playing.postgres.backends:
+        backend.conn.close()
+    playing.lane.advance(0.2)
+    assert held.error()["C"] == "08006"
+    writer.send(query("SELECT 2"))
+    playing.lane.advance(3)
+    assert writer.kinds() == ""  # it waits, for another may take over
+    heir.reported["in_hot_standby"] = "off"
+    say(playing, 5433, Role.PRIMARY, 2)
+    playing.lane.advance(0.3 + 2 * SWEEP_SECONDS + 0.1)  # the lane looks at its timers each 0.1 s
+    assert writer.kinds() == "DCI"
+    assert heir.backends[-1].queries == ["SELECT 2"]

@@ -16,10 +16,11 @@ from supervisor.ground import pools as pools_module
 from supervisor.ground.config import Bind, Duration, HealthTable, OutlierTable, PoolTable, ServerTable, SupervisorTable
 from supervisor.ground.health import Health
 from supervisor.ground.pools import Pools
-from supervisor.plane.layout import Active, Kind, ServerState
+from supervisor.plane.layout import Active, Kind, Role, ServerState
 from supervisor.plane.memory import Plane
 from supervisor.prober.postgres import Noted
 from supervisor.prober.rounds import Prober, forget_unchecked, run_prober, targets
+from supervisor.prober.standing import Standing
 
 COLUMN = 5
 
@@ -134,6 +135,30 @@ def test_checks_hasten_while_a_server_changes(plane: Plane) -> None:
     table = HealthTable(type="tcp", interval=Duration(10), fast_interval=Duration(1))
     run_for(Prober(make(plane, user=pool(1, health=table)), checks), (4, lambda: None))
     assert cell(plane, 1, ServerState.ACTIVE) == Active.DOWN
+
+
+def test_a_promotion_is_known_within_an_interval(plane: Plane) -> None:
+    interval = 1.0
+    promoted, known = 0.0, 0.0
+
+    async def check(address: Bind, check: HealthTable, noted: Noted) -> str | None:
+        nonlocal known
+        asked = time.monotonic_ns()
+        role = Role.PRIMARY if promoted else Role.REPLICA
+        noted(asked, Standing(role, 0, 0, 2))
+        if promoted and not known:
+            known = trio.current_time()
+        return None
+
+    def promote() -> None:
+        nonlocal promoted
+        promoted = trio.current_time()
+
+    working = make(plane, user=pool(1, health=HealthTable(type="postgres", interval=Duration(interval))))
+    run_for(Prober(working, check), (7.3, promote), (5, lambda: None))
+    assert cell(plane, 1, ServerState.ROLE) == Role.PRIMARY
+    assert 0 <= known - promoted <= 1.1 * interval
+    assert working.log.lines == [("role changed", "user/127.0.0.1:8101")]
 
 
 def test_a_check_may_ask_another_port(plane: Plane) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor.plane.layout import Kind, Role, ServerState
 from supervisor.plane.memory import Plane
@@ -37,3 +39,16 @@ def test_it_stands_in_the_plane(plane: Plane) -> None:
     note(plane.cells, at, 77, Standing(Role.REPLICA, 1 << 40, 1500, 0))
     fields = (ServerState.ROLE, ServerState.ROLE_ASKED, ServerState.WAL, ServerState.LAG_MS, ServerState.TIMELINE)
     assert [plane.cells[at + field] for field in fields] == [Role.REPLICA, 77, 1 << 40, 1500, 0]
+
+
+FIGURES = st.one_of(
+    st.none(), st.binary(max_size=6), st.floats().map(lambda number: str(number).encode()),
+    st.integers().map(lambda number: b"%d" % number), st.sampled_from([b"inf", b"1e400", b"-1", b"9" * 400]),
+)  # fmt: skip
+
+
+@given(st.lists(FIGURES, max_size=5))
+def test_property_any_row_is_a_standing_that_fits_the_plane_or_none(row: list[bytes | None]) -> None:
+    found = parse(row)
+    if found is not None:
+        note(memoryview(bytearray(8 * 64)).cast("Q"), 0, 1, found)
