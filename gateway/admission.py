@@ -107,7 +107,7 @@ class Admission:
             request_id = self.request_id
             out.append(ID_LINES % (request_id, request_id, self.span))
         if route.treatment is not None:
-            return route.treatment.apply(self, shared, judged, verified, out)
+            return route.treatment.apply(self, judged, verified, out)
         return out
 
 

@@ -7,7 +7,7 @@ that was asked was answered, and nothing else was said, goes back to where it ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.answers import find_answer_end, has_no_body
 from gateway.chunks import encode, encode_end
@@ -15,10 +15,12 @@ from gateway.errors import PeerError
 from gateway.fields import CHUNKED, CLOSE, OLD
 from gateway.framing import AnswerBody, Body, answer_body
 from gateway.messages import MAX_INTERIM, Content, End, Head, Interim, Lost, Message, Switch
-from gateway.shared import Shared
 from supervisor.ground.lane import Session
 from supervisor.ground.pools import Server
 from supervisor.plane.layout import Server as ServerCells
+
+if TYPE_CHECKING:
+    from gateway.shared import Shared
 
 _END: Final = b"\r\n\r\n"
 _BYTES_IN, _BYTES_OUT = ServerCells.BYTES_IN, ServerCells.BYTES_OUT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.call import Call, Http1Call
 from gateway.errors import PeerError
@@ -11,10 +11,12 @@ from gateway.framing import Body
 from gateway.grpc import with_deadline
 from gateway.http2.socket import SocketCall
 from gateway.http2.trunk import Http2Call, Trunk
-from gateway.plan import Route
-from gateway.shared import Shared
 from supervisor.ground.lane import Overdue
 from supervisor.ground.pools import Server
+
+if TYPE_CHECKING:
+    from gateway.plan import Route
+    from gateway.shared import Shared
 
 _NOT_TRIED: Final[tuple[Server, ...]] = ()
 
@@ -123,6 +125,19 @@ class Calling:
                 return None, opening.failure
             trunk = shared.trunks.find(server)
         return trunk, ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the payload has the whole body."""
+        return self._body.done
+
+    def give_back(self, server: Server) -> None:
+        """A call to this server has ended: its place is for who waits for one."""
+        pool = self._route.pool
+        if pool.table.max_queued:
+            self._shared.queues.of(pool).ended(server)
+        else:
+            server.ended()
 
     def _told(self) -> bytes:
         """The payload for a server that is asked now."""

@@ -71,6 +71,8 @@ class Exchange(ABC):
         self.server_name = ""
         self._picked: Server | None = None
         self._calling = Calling(shared, route, payload, body, flags, decision.head)
+        mirror = route.mirror
+        self._copy = None if mirror is None else mirror.copy(shared, ip, payload, body, flags, decision.head)
         self._replayable = True  # the request can be sent again: nothing is gone that is not in the payload
         self._to_client: bytes | memoryview = b""
         self._upload = not body.done  # the request body goes on
@@ -130,24 +132,18 @@ class Exchange(ABC):
             elif self.call is not None:
                 call, self.call = self.call, None
                 call.release()
-                self._give_back(call.server)
+                self._calling.give_back(call.server)
         finally:
             self._let_go()
+            if self._copy is not None:
+                self._copy.ended()
 
     def _let_go(self) -> None:
         """Give up the call, if there is one."""
         call, self.call = self.call, None
         if call is not None:
             call.abandon()
-            self._give_back(call.server)
-
-    def _give_back(self, server: Server) -> None:
-        """The place on a server, to who waits for it."""
-        pool = self.route.pool
-        if pool.table.max_queued:
-            self.shared.queues.of(pool).ended(server)
-        else:
-            server.ended()
+            self._calling.give_back(call.server)
 
     async def _join(self, switch: Switch) -> None:
         """The tunnel after 101."""
@@ -268,6 +264,8 @@ class Exchange(ABC):
         self._replayable = False
         self._upload = trailers is None
         self.call.send(content, trailers)
+        if self._copy is not None:
+            self._copy.feed(content, trailers)
 
     def _write_server(self, call: Call) -> bool:
         moved = call.write()

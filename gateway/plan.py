@@ -75,6 +75,7 @@ class Route:
     recall: Callable[[bytes], Known]
     replies: Replies  # the same for HTTP/2
     answer_edits: Edits | None  # the same for heads that are read otherwise
+    mirror: Mirror | None
 
 
 @attrs.define(eq=False)
@@ -181,7 +182,9 @@ def make(
             recall=reader.recall,
             replies=replies if changes is None else Replies(reader, served_by),
             answer_edits=changes,
+            mirror=None,
         )
+        plain.mirror = _mirror(plain, table, pools, transports)
         plain.treatment = _treatment(plain, table, pools, transports)
         plain.unconditional = not plain.guarded and plain.verifier is None and plain.treatment is None
         return plain
@@ -216,7 +219,7 @@ def _log(route: str, pool: str | None) -> str:
 
 def _pick(table: RouteTable, pools: Mapping[str, Pool], name: str | None) -> Callable[[str], Server | None]:
     """How the express lane finds a server."""
-    if name is None or table.sticky is not None or pools[name].table.max_queued:
+    if name is None or table.sticky is not None or table.mirror is not None or pools[name].table.max_queued:
         return nobody
     return pools[name].pick
 
@@ -225,7 +228,7 @@ def _treatment(
     route: Route, table: RouteTable, pools: Mapping[str, Pool], transports: Mapping[str, Transport]
 ) -> Treatment | None:  # fmt: skip
     """None for a route that only forwards."""
-    headers, mirror = table.request_headers, table.mirror
+    headers = table.request_headers
     host = table.rewrite.host if table.rewrite is not None else None
     treatment = Treatment(
         permissions=_permissions(table),
@@ -234,11 +237,18 @@ def _treatment(
         split=_split(route, table, pools, transports),
         host=b"" if host is None else b"Host: " + host.encode("ascii"),
         edits=None if headers is None else edits(headers.set_, headers.add, headers.remove),
-        mirror=None
-        if mirror is None
-        else Mirror(pools[mirror.pool], transports[mirror.pool], float(mirror.percent), route.timeout),
     )
     return None if treatment == Treatment() else treatment
+
+
+def _mirror(
+    route: Route, table: RouteTable, pools: Mapping[str, Pool], transports: Mapping[str, Transport]
+) -> Mirror | None:  # fmt: skip
+    mirror = table.mirror
+    if mirror is None:
+        return None
+    other = attrs.evolve(route, pool=pools[mirror.pool], transport=transports[mirror.pool], sticky=None)
+    return Mirror(other, float(mirror.percent))
 
 
 def _permissions(table: RouteTable) -> Permissions | None:

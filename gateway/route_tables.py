@@ -142,7 +142,7 @@ class SplitTable:
 
 @attrs.frozen(kw_only=True)
 class MirrorTable:
-    """[gateway.routes.NAME] mirror: a copy of requests without a body, whose answer nobody sees."""
+    """[gateway.routes.NAME] mirror: a copy of requests, whose answer nobody sees."""
 
     pool: str
     percent: Percent = Percent(1.0)  # of the requests
@@ -150,8 +150,6 @@ class MirrorTable:
     def problems(self, config: Any) -> Iterable[Problem]:
         if self.pool not in config.pools:
             yield Problem(("pool",), unknown_name("pool", self.pool, config.pools))
-        elif config.pools[self.pool].protocol in ("h2", "h2c"):
-            yield Problem(("pool",), "copies are sent by HTTP/1.1")
 
 
 @attrs.frozen(kw_only=True)

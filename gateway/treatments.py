@@ -10,15 +10,13 @@ import random
 from bisect import bisect
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 
 from gateway.edits import Edits
 from gateway.errors import PeerError
-from gateway.fields import CHUNKED, WEBSOCKET
 from gateway.guard import Judged
-from gateway.mirror import Mirror
 from gateway.permissions import Permissions
 from gateway.replies import FixedReply
 from gateway.tokens import Verified
@@ -26,9 +24,6 @@ from gateway.tokens import Verified
 if TYPE_CHECKING:
     from gateway.admission import Admission
     from gateway.plan import Route
-    from gateway.shared import Shared
-
-_WITH_BODY: Final = (b"POST ", b"PUT ", b"PATCH ")  # RFC 9110 §8.6: without a body they would say so
 
 
 class SplitBy(Enum):
@@ -70,14 +65,13 @@ class Treatment:
     split: Split | None = None
     host: bytes = b""  # the Host line for the server; b"": as it came
     edits: Edits | None = None
-    mirror: Mirror | None = None
 
     def apply(
-        self, admission: Admission, shared: Shared, judged: Judged, verified: Verified | None, out: list[bytes]
+        self, admission: Admission, judged: Judged, verified: Verified | None, out: list[bytes]
     ) -> list[bytes]:  # fmt: skip
         """The lines for the server; may put another route into the admission. Raises PeerError, and a Reply where no
         server is asked."""
-        flags, length = judged[2], judged[3]
+        length = judged[3]
         if self.permissions is not None and verified is not None:
             self.permissions.check(verified.claims)
         if self.max_body is not None and length > self.max_body:
@@ -91,11 +85,4 @@ class Treatment:
             out = [self.host if line[:5].lower() == b"host:" else line for line in out]
         if self.edits is not None:
             out = self.edits.apply(out)
-        if self.mirror is not None and not (length > 0 or flags & (CHUNKED | WEBSOCKET) or _has_body(length, out[0])):
-            self.mirror.copy(shared, admission.ip, out)
         return out
-
-
-def _has_body(length: int, line: bytes) -> bool:
-    """Whether a body may come whose length is not known: in HTTP/2 only its end tells."""
-    return length < 0 and line.startswith(_WITH_BODY)
