@@ -82,7 +82,7 @@ def _path_at(block: bytes) -> int:
     """Where the string of the path's literal begins, if only references of one byte stand before it; else -1."""
     for at, first in enumerate(block, 1):
         if first < 0x80:
-            return at if first in _PATHS and block[at:] and block[at] & 0x7F != _LONG else -1
+            return at if first in _PATHS and at < len(block) and block[at] & 0x7F != _LONG else -1
         if first == 0xFF:
             break
     return -1

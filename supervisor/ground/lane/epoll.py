@@ -281,8 +281,14 @@ class Lane(Scheduler):
                     conn.writable = True
             session = conn.waiter
             if session is None:
-                if conn.on_idle is not None:
-                    self.call(conn.on_idle, conn)
+                # The same as `call`, inlined: answers over HTTP/2 come in here.
+                on_idle = conn.on_idle
+                if on_idle is not None:
+                    self.current = None  # type: ignore[assignment]
+                    try:
+                        on_idle(conn)
+                    except Exception as error:
+                        self.called(error)
                 continue
             if session.queued or session.done:
                 continue  # a queued one has its turn in this round anyway

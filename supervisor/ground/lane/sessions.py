@@ -225,8 +225,12 @@ class Scheduler:
         try:
             function(*args)
         except Exception as error:
-            if self.crashed is not None:
-                self.crashed(None, error)
+            self.called(error)
+
+    def called(self, error: Exception) -> None:
+        """What was called outside of any session has raised this."""
+        if self.crashed is not None:
+            self.crashed(None, error)
 
     def _ended(self, session: Session, error: BaseException | None) -> None:
         session.done = True
