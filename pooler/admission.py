@@ -9,7 +9,7 @@ import pwd
 import socket
 from typing import TYPE_CHECKING, Any
 
-from pooler import standing, startup
+from pooler import replication, standing, startup
 from pooler.acquaintance import acquaint
 from pooler.authentication import OK, Authentication, Channel, Method, request
 from pooler.binding import common_name, end_point
@@ -34,6 +34,7 @@ from pooler.messages import (
 from pooler.parameters import changed, greeting, intern, settable
 from pooler.startup import PROTOCOL_3_2, CancelRequest, SSLRequest, Startup
 from pooler.users import Users
+from pooler.walsender import Replication
 from supervisor.ground.lane import Conn
 from supervisor.plane.layout import Listener
 
@@ -59,7 +60,7 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
     client.user, client.database = wanted.user, wanted.database
     if wanted.to_negotiate:
         await client.conn.send(negotiate_protocol_version(wanted.spoken, list(wanted.protocol_options)))
-    last = await _authenticate(runtime, client, buffer)
+    last = await _authenticate(runtime, client, buffer, wanted.replication is Replication.PHYSICAL)
     if last is None:
         return None
     if to_console:
@@ -69,12 +70,19 @@ async def admit(runtime: PoolerRuntime, client: Client) -> bytes | None:
     await runtime.make_room(wanted.database, wanted.user)
     pool = runtime.pool(wanted.database, wanted.user)
     if pool is None:
-        raise PeerError(INVALID_CATALOG_NAME, f'database "{wanted.database}" does not exist')
+        raise PeerError(
+            INVALID_CATALOG_NAME,
+            f'database "{wanted.database}" does not exist',
+            hint=replication.HINT if wanted.replication is Replication.PHYSICAL else "",
+        )
     if standing.disabled(pool):
         raise PeerError(
             CANNOT_CONNECT_NOW, f'database "{wanted.database}" is disabled', hint="By the console's DISABLE."
         )
-    await _greet(runtime, client, pool, wanted, last)
+    if wanted.replication is not Replication.NONE:
+        await replication.greet(runtime, client, pool, wanted, last)
+    else:
+        await _greet(runtime, client, pool, wanted, last)
     return bytes(buffer) + client.take_early()
 
 
@@ -130,7 +138,7 @@ def plain(client: Client) -> Conn:
     return client.conn
 
 
-async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearray) -> bytes | None:
+async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearray, physical: bool) -> bytes | None:
     """The proof; what is still to be sent of it, or None if the client went away. Raises PeerError."""
     users = runtime.users
     if users.find(client.user) is None and runtime.asks_for_users:
@@ -139,7 +147,7 @@ async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearra
         if known is not None:
             users = Users({known.name: known}, users.key)
     try:
-        exchange = Authentication(client.user, _method(runtime, client), users, _channel(client))
+        exchange = Authentication(client.user, _method(runtime, client, physical), users, _channel(client))
         answer = exchange.begin()
         while not exchange.proved:
             await client.conn.send(answer)
@@ -156,18 +164,19 @@ async def _authenticate(runtime: PoolerRuntime, client: Client, buffer: bytearra
     return answer + request(OK)
 
 
-def _method(runtime: PoolerRuntime, client: Client) -> Method:
+def _method(runtime: PoolerRuntime, client: Client, physical: bool) -> Method:
     """How this client is to prove itself. Raises PeerError."""
     rules = runtime.rules
     if rules is None:
         return runtime.method
     where = origin(client.address, client.secured is not None)
-    rule = rules.find(where, client.database, client.user)
+    rule = rules.find(where, client.database, client.user, physical)
     if rule is None:
         host = where.address or "[local]"
+        what = "replication" if physical else f'database "{client.database}"'
         raise PeerError(
             INVALID_AUTHORIZATION,
-            f'no rule lets host "{host}", user "{client.user}", database "{client.database}" in',
+            f'no rule lets host "{host}", user "{client.user}", {what} in',
             hint="See the file that [pooler.auth] hba names.",
         )
     return rule.method

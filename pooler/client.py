@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pooler import admission, recovery
+from pooler import admission, recovery, replication
 from pooler.console import session as console
 from pooler.encodings import UTF8
 from pooler.errors import PROTOCOL_VIOLATION, ClientLeft, PeerError, ServerError, shutting_down
@@ -22,6 +22,7 @@ from pooler.relay import serve
 from pooler.sql import Pin
 from pooler.states import UNBOUND, Outstanding
 from pooler.translation import Translation
+from pooler.walsender import Walsender
 from supervisor.ground.lane import Overdue
 from supervisor.plane.layout import Listener as Counter
 
@@ -63,6 +64,7 @@ class Client:
     unsettled: bool = False  # its journal has something
     pins: Pin = Pin.NONE  # why it keeps its server
     listening: Listening | None = None  # once it has sent a LISTEN
+    replicating: Walsender | None = None  # its server connection sends WAL, or might
     ticket: int = 0  # monotonic ns at which it began to wait
     data: bytes = b""  # what it waits with, for whoever gives it a server to send
     unsent: bytes = b""  # of that, what has been noted as sent, but the server has not taken yet
@@ -142,7 +144,10 @@ async def run(runtime: PoolerRuntime, conn: Stream, address: Any, listener: List
         early = await admission.admit(runtime, client)
         if early is not None and client.pool is not None:
             client.session.deadline = math.inf
-            await serve(client, client.pool, early)
+            if client.replicating is None:
+                await serve(client, client.pool, early)
+            else:
+                await replication.serve(client, client.replicating, early)
         elif early is not None:
             await console.serve(runtime, client, early)
     except PeerError as error:

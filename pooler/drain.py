@@ -73,6 +73,8 @@ def depart(runtime: PoolerRuntime, departure: Departure, step: float) -> None:
 def silent(client: Client) -> bool:
     """Whether it is between transactions, or not even logged in."""
     server = client.server
+    if client.replicating is not None:
+        return client.replicating.endless
     if server is not None:
         return server.outstanding.free
     return client.pool is None or client not in client.pool.waiters

@@ -1,6 +1,7 @@
 """Who may come in from where and how: rules in the format of pg_hba.conf, read once, the first that fits counts.
 
-`local`, `host`, `hostssl` and `hostnossl`; databases and users by name, `all`, `sameuser`, `/regular expression`;
+`local`, `host`, `hostssl` and `hostnossl`; databases and users by name, `all`, `sameuser`, `/regular expression`, and
+`replication` for physical replication, which names no database;
 addresses as networks, with a mask, `all`, `samehost` is not known. Source: PostgreSQL 21.1 "The pg_hba.conf File".
 """
 
@@ -33,6 +34,7 @@ class Names:
 
     words: frozenset[str]
     patterns: tuple[re.Pattern[str], ...] = ()
+    replication: bool = False  # physical replication, which is of no database, and which `all` does not mean
 
     def fit(self, name: str, user: str) -> bool:
         words = self.words
@@ -52,14 +54,15 @@ class Rule:
     method: Method
     line: int
 
-    def fits(self, origin: Origin, database: str, user: str) -> bool:
+    def fits(self, origin: Origin, database: str, user: str, physical: bool = False) -> bool:
         if (self.kind == "local") != (origin.address is None):
             return False
         if self.kind in ("hostssl", "hostnossl") and (self.kind == "hostssl") != origin.secure:
             return False
         if origin.address is not None and not any(origin.address in network for network in self.networks):
             return False
-        return self.databases.fit(database, user) and self.users.fit(user, "")
+        wanted = self.databases.replication if physical else self.databases.fit(database, user)
+        return wanted and self.users.fit(user, "")
 
 
 @attrs.frozen
@@ -86,9 +89,10 @@ class Rules:
 
     rules: tuple[Rule, ...] = ()
 
-    def find(self, origin: Origin, database: str, user: str) -> Rule | None:
-        """The first that fits. None: nobody has thought of this client, so it may not come in."""
-        return next((rule for rule in self.rules if rule.fits(origin, database, user)), None)
+    def find(self, origin: Origin, database: str, user: str, physical: bool = False) -> Rule | None:
+        """The first that fits. None: nobody has thought of this client, so it may not come in. `physical`: it wants
+        replication of everything, not of a database."""
+        return next((rule for rule in self.rules if rule.fits(origin, database, user, physical)), None)
 
 
 def read(text: str) -> tuple[Rules, list[str]]:
@@ -132,7 +136,9 @@ def _rule(line: str, number: int) -> Rule | None:
         raise ValueError("method cert is for hostssl")
     if len(rest) > 1:
         raise ValueError(f"options such as {rest[1]!r} are not known")
-    return Rule(kind, _names(words[1]), _names(words[2]), networks, method, number)
+    databases = [word for word in words[1].split(",") if word != "replication"]
+    named = attrs.evolve(_names(",".join(databases)), replication="replication" in words[1].split(","))
+    return Rule(kind, named, _names(words[2]), networks, method, number)
 
 
 def _networks(words: Sequence[str]) -> tuple[tuple[Network, ...], Sequence[str]]:
@@ -160,7 +166,7 @@ def _names(text: str) -> Names:
                 patterns.append(re.compile(word[1:]))
             except re.error as error:
                 raise ValueError(f"{word!r} is no regular expression: {error}") from None
-        elif word.startswith(("+", "@")) or word in ("samerole", "samegroup", "replication"):
+        elif word.startswith(("+", "@")) or word in ("samerole", "samegroup"):
             raise ValueError(f"{word!r} is not known here")
         elif word:
             words.append(word)

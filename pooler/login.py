@@ -7,6 +7,8 @@ ServerError with the server's own SQLSTATE where it gave one. Source: PostgreSQL
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from pooler import errors, scram
@@ -28,6 +30,7 @@ class Login:
     database: str
     secure: bool = False  # the connection is encrypted
     binding: bytes | None = None  # to what a proof can be bound
+    settings: Mapping[str, str] = attrs.field(factory=dict)  # to be told at once
     ready: bool = False
     parameters: dict[str, str] = attrs.field(factory=dict)
     pid: int = 0
@@ -37,8 +40,10 @@ class Login:
     _authenticated: bool = False
 
     def begin(self) -> bytes:
-        """The StartupMessage. Parameters of clients are set later, for whoever uses the connection."""
-        pairs = ("user", self.user.name, "database", self.database)
+        """The StartupMessage. Parameters of clients are set later, for whoever uses the connection, unless it belongs
+        to one."""
+        pairs = ["user", self.user.name, "database", self.database]
+        pairs += [word for pair in self.settings.items() for word in pair]
         body = PROTOCOL_3_0.to_bytes(4, "big") + "".join(f"{word}\0" for word in pairs).encode() + b"\0"
         return (len(body) + 4).to_bytes(4, "big") + body
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GOODBYE = 5.0  # seconds a server gets to close after Terminate, before we do: its slot is free only when it is gone
 LIFETIME_JITTER = 0.1  # of server_lifetime: connections opened together must not all be opened anew together
+_NO_STARTUP: Mapping[str, str] = {}
 CANCEL_TIMEOUT = 5.0  # seconds for a CancelRequest; PostgreSQL closes as soon as the signal is sent
 
 
@@ -191,12 +192,15 @@ async def connect(lane: Lane, server: Server, within: float, encryption: Encrypt
         raise ServerError(f"could not connect to {server.name}: timeout", CANNOT_CONNECT) from None
 
 
-async def log_in(lane: Lane, server: Server, lease: int, settings: PoolSettings) -> ServerConnection:
-    """A new connection, ready for use, `server_connect_timeout` for all of it. Raises ServerError."""
+async def log_in(
+    lane: Lane, server: Server, lease: int, settings: PoolSettings, startup: Mapping[str, str] = _NO_STARTUP
+) -> ServerConnection:
+    """A new connection, ready for use, `server_connect_timeout` for all of it; `startup` stands in its startup packet.
+    Raises ServerError."""
     conn = await connect(lane, server, settings.server_connect_timeout, settings.encryption)
     secured = certificate_of(conn)
     try:
-        login = Login(settings.user, settings.database, secured is not None, end_point(secured))
+        login = Login(settings.user, settings.database, secured is not None, end_point(secured), startup)
         await conn.send(login.begin())
         buffer = bytearray()
         while not login.ready:

@@ -13,8 +13,15 @@ from collections.abc import Collection, Mapping
 
 import attrs
 
-from pooler.errors import FEATURE_NOT_SUPPORTED, INVALID_AUTHORIZATION, PROTOCOL_VIOLATION, PeerError
+from pooler.errors import (
+    FEATURE_NOT_SUPPORTED,
+    INVALID_AUTHORIZATION,
+    INVALID_PARAMETER_VALUE,
+    PROTOCOL_VIOLATION,
+    PeerError,
+)
 from pooler.parameters import TRACKED
+from pooler.walsender import Replication
 
 MAX_STARTUP_PACKET = 10_000  # bytes; PostgreSQL's MAX_STARTUP_PACKET_LENGTH
 MIN_CANCEL_SECRET = 4  # bytes; protocol 3.0
@@ -57,6 +64,7 @@ class Startup:
     database: str
     settings: Mapping[str, str]
     protocol_options: tuple[str, ...]
+    replication: Replication = Replication.NONE
 
     @property
     def spoken(self) -> int:
@@ -70,6 +78,11 @@ class Startup:
         return self.minor > 2 or bool(self.protocol_options)
 
 
+# The words of a boolean, and how much of each must be there.
+_REPLICATION = {
+    (("true", 1), ("yes", 1), ("on", 2), ("1", 1)): Replication.PHYSICAL,
+    (("false", 1), ("no", 1), ("off", 2), ("0", 1)): Replication.NONE,
+}
 _PARAMETER = re.compile(r"[A-Za-z_][\w$]*(?:\.[A-Za-z_][\w$]*)*")
 
 First = SSLRequest | GSSENCRequest | CancelRequest | Startup
@@ -111,6 +124,7 @@ def _startup(minor: int, body: bytes) -> Startup:
     user = database = ""
     settings: dict[str, str] = {}
     options: list[str] = []
+    replication = Replication.NONE
     for name, value in _pairs(body):
         if name == "user":
             user = value
@@ -119,15 +133,33 @@ def _startup(minor: int, body: bytes) -> Startup:
         elif name == "options":
             settings.update(parse_options(value))
         elif name == "replication":
-            if value.lower() not in ("false", "off", "no", "0"):
-                raise PeerError(FEATURE_NOT_SUPPORTED, "replication connections do not go through the pooler")
+            replication = _replication(value)
         elif name.startswith("_pq_."):
             options.append(name)
         else:
             settings[name] = value
     if not user:
         raise PeerError(INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
-    return Startup(minor, user, database or user, settings, tuple(options))
+    return Startup(minor, user, database or user, settings, tuple(options), replication)
+
+
+def _replication(value: str) -> Replication:
+    """Raises PeerError. A boolean may be cut short, as PostgreSQL's parse_bool has it."""
+    found = [
+        meaning
+        for words, meaning in _REPLICATION.items()
+        for word, least in words
+        if len(value) >= least and word.startswith(value.lower())
+    ]
+    if value == "database":
+        return Replication.LOGICAL
+    if not found:
+        raise PeerError(
+            INVALID_PARAMETER_VALUE,
+            f'invalid value for parameter "replication": "{value}"',
+            hint='Valid values are: "false", 0, "true", 1, "database".',
+        )
+    return found[0]
 
 
 def _pairs(body: bytes) -> list[tuple[str, str]]:

@@ -64,7 +64,7 @@ def _client(runtime: PoolerRuntime, client: Client, pool: ServerPool, waits: boo
     asked = runtime.lane.wall - wait / 1e6 if waits else server.began if server is not None else client.connected
     link = "" if server is None else _server_ptr(server)
     return (
-        "C", client.user, client.database, "none", state, *_addresses(client.conn, client.address),
+        "C", client.user, client.database, _replication(client), state, *_addresses(client.conn, client.address),
         when(client.connected), when(asked), wait // 1_000_000, wait % 1_000_000, int(pool.leaving),
         f"{client.key:#x}", link, _peer_pid(client.conn), _tls(client.conn),
         client.settings.get("application_name", "")[:MAX_TEXT], 0, client.key,
@@ -88,7 +88,7 @@ def _server(runtime: PoolerRuntime, server: ServerConnection, client: Client | N
     host, port = server.server.sockaddr[:2]
     opened = runtime.leases.since(server.lease) / 1e9
     return (
-        "S", pool.user, pool.database, "none", state, host, port, *_local(server.conn),
+        "S", pool.user, pool.database, _replication(client), state, host, port, *_local(server.conn),
         when(opened), when(server.began or opened),
         0, 0, int(server.expires <= runtime.lane.now), _server_ptr(server),
         "" if client is None else f"{client.key:#x}", server.pid, _tls(server.conn),
@@ -122,7 +122,8 @@ def _holders(runtime: PoolerRuntime) -> list[Row]:
             client.database, client.user, host, port, client.key,
             client.settings.get("application_name", "")[:MAX_TEXT], runtime.worker.number, server.server.name,
             server.pid, when(began), int(max(0.0, runtime.lane.wall - began)), transaction(server),
-            reason(server, pool.sticky, client.pins), last_query(server.asked),
+            "replication" if client.replicating else reason(server, pool.sticky, client.pins),
+            last_query(server.asked),
         ))  # fmt: skip
     return rows
 
@@ -171,6 +172,10 @@ def last_query(data: bytes) -> str:
 
 def _shown(text: bytes) -> str:
     return " ".join(text.partition(b"\0")[0][: 4 * MAX_QUERY].decode("utf-8", "replace").split())[:MAX_QUERY]
+
+
+def _replication(client: Client | None) -> str:
+    return "none" if client is None or client.replicating is None else client.replicating.kind.value
 
 
 def when(wall: float) -> str:

@@ -51,6 +51,8 @@ class Backend:
     outdated: bool = False  # the tables of what is prepared have changed
     settings: dict[str, str] = attrs.field(factory=dict)  # that are not reported
     kept: bool = False  # something that EXISTS finds
+    startup: dict[str, str] = attrs.field(factory=dict)
+    received: int = 0  # CopyData while it streamed
     channels: dict[str, None] = attrs.field(factory=dict)  # it listens to, in order
     listens: list[str] = attrs.field(factory=list)  # LISTEN and UNLISTEN of its transaction
 
@@ -110,6 +112,8 @@ class FakePostgres:
             return
         backend = Backend(len(self.backends) + 1, conn, session=self.lane.current)
         backend.parameters.update(self.reported)
+        words = body[:-2].decode().split("\0")
+        backend.startup = dict(zip(words[::2], words[1::2], strict=True))
         self.backends.append(backend)
         try:
             while self.silent:
@@ -270,6 +274,8 @@ class FakePostgres:
             return self._error("42601", "failed")
         if word == "SLEEP":
             return await self._sleep(backend)
+        if word == "STREAM":
+            return await self._stream(backend, buffer)
         if word == "COPY":
             return await self._copy(backend, buffer)
         if word == "BIG":
@@ -320,6 +326,23 @@ class FakePostgres:
         backend.sleeping = False
         backend.status = b"I" if backend.status == b"I" else b"E"
         return self._error("57014", "canceled")
+
+    async def _stream(self, backend: Backend, buffer: bytearray) -> bytes | None:
+        """CopyBoth, to the client's CopyDone; the test sends what streams."""
+        await backend.conn.send(message(b"W", bytes(3)))
+        while True:
+            while len(buffer) < HEAD_SIZE or len(buffer) <= HEAD.unpack_from(buffer)[1]:
+                data = await backend.conn.recv()
+                if not data:
+                    return None
+                buffer += data
+            kind, length = chr(buffer[0]), HEAD.unpack_from(buffer)[1]
+            del buffer[: length + 1]
+            backend.received += kind == "d"
+            if kind == "X":
+                return None
+            if kind == "c":
+                return message(b"c") + message(b"C", b"STREAM\0")
 
     async def _copy(self, backend: Backend, buffer: bytearray) -> bytes:
         await backend.conn.send(message(b"G", bytes(3)))

@@ -23,6 +23,18 @@ host    all        all       ::1/128         password
 """
 
 
+def test_physical_replication_is_meant_by_its_own_word_alone() -> None:
+    rules, problems = hba.read("host all all all md5\nhost app,replication replication all trust")
+    assert not problems
+    origin = hba.origin(("10.0.0.1", 5), False)
+    assert rules.find(origin, "replication", "app", physical=True) is None
+    rule = rules.find(origin, "other", "replication", physical=True)
+    assert rule is not None
+    assert rule.method is Method.TRUST
+    rules, _ = hba.read("host replication all all trust")
+    assert rules.find(origin, "replication", "app") is None
+
+
 def found(address: Any, database: str, user: str, secure: bool = False) -> Method | None:
     rules, problems = hba.read(FILE)
     assert not problems

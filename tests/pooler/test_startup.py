@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pooler import startup
 from pooler.errors import PeerError
 from pooler.startup import CancelRequest, First, GSSENCRequest, SSLRequest, Startup
+from pooler.walsender import Replication
 
 REPORTED = {"application_name", "client_encoding", "DateStyle", "TimeZone"}
 
@@ -35,6 +36,14 @@ VALID: dict[str, tuple[bytes, First]] = {
         Startup(9, "app", "app", {}, ("_pq_.x",)),
     ),
     "no replication": (packet(V3, parameters("user", "app", "replication", "false")), Startup(0, "app", "app", {}, ())),
+    "logical replication": (
+        packet(V3, parameters("user", "app", "replication", "database")),
+        Startup(0, "app", "app", {}, (), Replication.LOGICAL),
+    ),
+    "physical replication": (
+        packet(V3, parameters("user", "app", "database", "db", "replication", "On")),
+        Startup(0, "app", "db", {}, (), Replication.PHYSICAL),
+    ),
     "cancel": (packet(80877102, b"\0\0\0\x07abcd"), CancelRequest(7, b"abcd")),
     "long cancel": (packet(80877102, b"\0\0\0\x07" + b"k" * 256), CancelRequest(7, b"k" * 256)),
 }
@@ -52,7 +61,8 @@ INVALID = {
     "a name without a value": packet(V3, b"user\0app\0x\0\0"),
     "nothing at all": packet(V3),
     "no text": packet(V3, b"user\0\xff\0\0"),
-    "replication": packet(V3, parameters("user", "app", "replication", "database")),
+    "replication of what": packet(V3, parameters("user", "app", "replication", "perhaps")),
+    "half a boolean": packet(V3, parameters("user", "app", "replication", "o")),
     "a switch": packet(V3, parameters("user", "app", "options", "-B 64")),
     "an option without a value": packet(V3, parameters("user", "app", "options", "-c geqo")),
     "a switch at the end": packet(V3, parameters("user", "app", "options", "-c")),

@@ -39,7 +39,7 @@ STARTUPS: dict[str, tuple[bytes, str]] = {
     "something behind the terminator": (first(PROTOCOL_3 + b"user\0app\0\0more\0"), "08P01"),
     "no user": (first(PROTOCOL_3 + b"database\0app\0\0"), "28000"),
     "no UTF-8": (first(PROTOCOL_3 + b"user\0\xff\xfe\0\0"), "08P01"),
-    "a replication connection": (first(PROTOCOL_3 + b"user\0app\0replication\0true\0\0"), "0A000"),
+    "replication of what": (first(PROTOCOL_3 + b"user\0app\0replication\0perhaps\0\0"), "22023"),
     "a switch of the server program": (first(PROTOCOL_3 + b"user\0app\0options\0-d 5\0\0"), "0A000"),
     "words behind an SSLRequest": (SSL_REQUEST + STARTUP, "08P01"),
     "a cancel without a key": (first((80877102).to_bytes(4, "big") + bytes(4)), "08P01"),
