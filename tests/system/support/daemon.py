@@ -26,6 +26,7 @@ from tests.system.support.processes import TITLE, Process, running, tree
 ROOT = Path(__file__).resolve().parents[3]
 READY_BOUND = 30.0  # s: eight Python processes starting on two cores
 END_BOUND = 30.0  # s
+COMMAND_BOUND = 160.0  # s: longer than a command of ours waits, of which `upgrade` waits longest
 
 
 def with_admin(text: str) -> str:
@@ -48,7 +49,7 @@ class Finished:
     err: str
 
 
-def portway(*arguments: str | Path, timeout: float = 60.0) -> Finished:
+def portway(*arguments: str | Path, timeout: float = COMMAND_BOUND) -> Finished:
     """Run a portway command to its end."""
     command = [sys.executable, "-m", "supervisor", *(str(argument) for argument in arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=timeout, check=False)
