@@ -63,11 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     reload.add_argument("--json", action="store_true", help="the daemon's answer as JSON on stdout")
     upgrade = command("upgrade", "let the running daemon become the code that is installed now, in the same process")
     upgrade.add_argument("--json", action="store_true", help="the daemon's answer as JSON on stdout")
-    drain = on_server("drain", "send new work past a server; what it holds may end")
+    drain = on_server("drain", "send new work past a server; what it holds has drain_timeout to end")
     state = drain.add_mutually_exclusive_group()
     state.add_argument("--undo", action="store_true", help="give it work again")
     state.add_argument("--maintenance", action="store_true", help="as `portway maintenance`")
-    on_server("maintenance", "take a server out of its pool: its flows and sessions, too, go elsewhere")
+    on_server("maintenance", "as drain, but UDP sessions and kernel flows go elsewhere at once")
     on_server("up", "give a server work again that was drained or in maintenance")
     convert = command(
         "convert", "a pgbouncer.ini as a configuration on stdout, what can't be carried on stderr", config=False

@@ -1,6 +1,7 @@
 """`portway drain | maintenance | up POOL/SERVER CONFIG`: the operator's word on a server, kept over reload and upgrade.
 
-Drained, it gets no new work and what it holds may end; in maintenance it gets none at all.
+Either way it gets no new work, and what it holds has `drain_timeout` to end; in maintenance, what can go elsewhere
+without being cut goes at once.
 """
 
 from __future__ import annotations

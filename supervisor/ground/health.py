@@ -22,8 +22,8 @@ class Health(enum.Enum):
     UP = "up"
     DOWN = "down"  # says the active check
     EJECTED = "ejected"  # says traffic
-    DRAINING = "draining"  # says the operator: existing work ends, no new
-    MAINTENANCE = "maintenance"  # says the operator: none
+    DRAINING = "draining"  # says the operator: no new work, existing work ends
+    MAINTENANCE = "maintenance"  # says the operator: the same, and what can go elsewhere goes at once
     UNRESOLVED = "unresolved"  # says DNS: its name has no address
 
 
