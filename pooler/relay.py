@@ -117,8 +117,7 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     await PARK
                 except Overdue:
                     pass
-                if client.server is None:
-                    await pool.keep(client)
+                server = client.server or await pool.keep(client)
             except NoReplica:
                 pool.leave(client)
                 data += client.take_early()
@@ -131,8 +130,6 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             except BaseException:
                 pool.leave(client)
                 raise
-            assert client.server is not None
-            server = client.server
             data, unsent, noticed = client.data, client.unsent, server.outstanding.noticed
             client.data = client.unsent = b""
         if client.early and trial is None:
@@ -144,7 +141,6 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
         if server.settings is not client.settings:
             await _adapt(client, server)
         upstream.waiter = session
-        receive_up, send_up = upstream.recv_nowait, upstream.send_nowait
         sticky, statement = pool.sticky, pool.statement
         peculiar = statement or routed  # answers are more than passed on
 
@@ -182,14 +178,14 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     data = b""
                 if unsent:
                     try:
-                        cut = send_up(unsent)
+                        cut = upstream.send_nowait(unsent)
                     except OSError:  # it may have said why before it closed
                         out.unknown = upstream.readable = True
                         cut = len(unsent)
                     unsent = b"" if cut == len(unsent) else unsent[cut:]
                 if upstream.readable and not rest:
                     try:
-                        answer = receive_up()
+                        answer = upstream.recv_nowait()
                     except OSError:
                         answer = b""
                     if answer is not None:

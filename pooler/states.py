@@ -113,8 +113,7 @@ class Outstanding:
         """Notes bytes from the client; returns how many of them to send. Less than a header may stay behind.
 
         The caller sends exactly those, and gives the rest again with what comes next. Stops before a Terminate, and
-        while `watching` before what may matter beyond its transaction: then `noticed` is set. Raises PeerError for what
-        is no message.
+        while `watching` before what may matter beyond its transaction: then `noticed` is set. Raises PeerError.
         """
         size = len(data)
         at = self.client_left
@@ -125,10 +124,18 @@ class Outstanding:
         self.free = False
         fifo = self.fifo
         odd = self.copy_in or self.skipping
-        if self.watching and data[:1] == b"P" and not (at or odd) and self.unnamed != REMEMBERED and usual(data):
-            self.unnamed = BOUND
-            self.sent_batch(size)
-            return size
+        if self.watching and not (at or odd):  # what nearly all is, at one look
+            first = data[:1]
+            if first == b"Q" and not self.opened and size > HEAD_SIZE and _unpack(data)[1] == size - 1:
+                if not concerns(data[HEAD_SIZE:], several=True):
+                    fifo.append(QUERY)
+                    self.unsynced = False
+                    self.bytes_in += size
+                    return size
+            elif first == b"P" and self.unnamed != REMEMBERED and usual(data):
+                self.unnamed = BOUND
+                self.sent_batch(size)
+                return size
         run = -1  # where the extended messages behind the last Sync, Query or FunctionCall of these bytes begin
         parse = -1  # where a statement without a name was made to which nothing has been bound
         meanings = _MEANING_WATCHED if self.watching else _MEANING
@@ -144,7 +151,38 @@ class Outstanding:
                     break
                 self._sent_unusually(kind)
                 odd = self.copy_in or self.skipping
-            elif meaning == _OPENS:
+                at += length + 1
+                continue
+            if meaning == _LOOKED_AT:
+                # A message of which too little is there to judge it is stopped at, too.
+                if kind == BIND:
+                    if self.unnamed != BOUND or at + 6 >= size or data[at + 5] or data[at + 6]:
+                        self.noticed = True
+                        break
+                    parse = -1
+                elif kind == QUERY:
+                    if at + length >= size < at + LOOKED_AT or concerns(data[at + 5 : at + length + 1], several=True):
+                        self.noticed = True
+                        break
+                elif kind == PARSE:
+                    if (
+                        at + length >= size < at + LOOKED_AT
+                        or data[at + 5]
+                        or self.unnamed == REMEMBERED
+                        or concerns(data[at + 6 : at + length + 1], several=False)
+                    ):
+                        self.noticed = True
+                        break
+                    self.unnamed, parse = BOUND, at
+                    if at + length < size:
+                        remember(data[at : at + length + 1])
+                elif (at + 5 >= size or data[at + 5] != _PORTAL) and (
+                    self.unnamed != BOUND or kind == CLOSE or data[at + 5 : at + 7] != b"S\0"
+                ):
+                    self.noticed = True
+                    break
+                meaning = _MEANING[kind]
+            if meaning == _OPENS:
                 if run < 0:
                     run = at
             elif meaning == _SYNCS:
@@ -169,49 +207,11 @@ class Outstanding:
                 if fifo or self.opened:
                     self._close_run()
                     fifo.append(kind)
-            elif meaning == _LOOKED_AT:
-                # A message of which too little is there to judge it is stopped at, too.
-                if kind == BIND:
-                    if self.unnamed != BOUND or at + 6 >= size or data[at + 5] or data[at + 6]:
-                        self.noticed = True
-                        break
-                    parse = -1
-                elif kind == QUERY:
-                    if at + length >= size < at + LOOKED_AT or concerns(data[at + 5 : at + length + 1], several=True):
-                        self.noticed = True
-                        break
-                    self._open(data, run, at)
-                    run = -1
-                    self._close_run()
-                    fifo.append(QUERY)
-                    self.unsynced = False
-                    at += length + 1
-                    continue
-                elif kind == PARSE:
-                    if (
-                        at + length >= size < at + LOOKED_AT
-                        or data[at + 5]
-                        or self.unnamed == REMEMBERED
-                        or concerns(data[at + 6 : at + length + 1], several=False)
-                    ):
-                        self.noticed = True
-                        break
-                    self.unnamed, parse = BOUND, at
-                    if at + length < size:
-                        remember(data[at : at + length + 1])
-                elif (at + 5 >= size or data[at + 5] != _PORTAL) and (
-                    self.unnamed != BOUND or kind == CLOSE or data[at + 5 : at + 7] != b"S\0"
-                ):
-                    self.noticed = True
-                    break
-                if run < 0:
-                    run = at
             elif kind == TERMINATE:
                 self.terminated = True
                 break
             at += length + 1
-        if run >= 0:
-            self._open(data, run, at)
+        self._open(data, run, at)
         if at > size:
             self.client_left, at = at - size, size
         else:
