@@ -108,7 +108,7 @@ def test_reads_writes_and_a_failover(pair: tuple[Cluster, Cluster], running: Poo
     promoted = time.monotonic()
     waiting.join(BOUND)
     assert waited == [1]
-    assert time.monotonic() - promoted <= 4 * INTERVAL + 5.0, "within some looks, however busy the machine is"
+    assert time.monotonic() - promoted <= 4 * INTERVAL + 10.0, "within some looks, however busy the machine is"
     assert fresh.execute("SELECT max(n) FROM t WHERE n <> 100").fetchone() == (200,)
     assert replica.execute("SELECT count(*) FROM t WHERE n = 100", database="app") == [(0,)]
     (survivor,) = [one for one in hearers if not broken(one)]  # the other's worker is the one that was killed
