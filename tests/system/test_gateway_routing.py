@@ -276,6 +276,15 @@ def test_a_mirror_gets_its_copy(house: House) -> None:
 
     until(copied, "the copy")
 
+    def sent() -> float:
+        return house.daemon.metric("portway_server_bytes_out_total", pool="two")
+
+    (house.folder / "body").write_bytes(b"x" * 300_000)
+    sent_before = sent()
+    told = house.told("plain", "/mirrored", "--data-binary", f"@{house.folder / 'body'}")
+    assert (told["server"], told["length"]) == ("one", 300_000)
+    until(lambda: sent() - sent_before > 300_000, "the body of the copy")
+
 
 @pytest.mark.parametrize(("algorithms", "kind"), [("ECDSA+SHA256", "EC"), ("RSA-PSS+SHA256", "RSA")])
 def test_certificates_are_shown_by_what_the_client_can_verify(house: House, algorithms: str, kind: str) -> None:
