@@ -151,6 +151,11 @@ def renew(site: Site, pair: Certificate) -> None:
     shutil.copy(pair.key, site.folder / "cert-key.pem")
 
 
+def renewals(site: Site) -> float:
+    """How many pairs the daemon has noticed by itself."""
+    return site.daemon.metric("portway_tier_certificates_renewed_total")
+
+
 def upgrade(site: Site) -> None:
     done = site.daemon.command("upgrade")
     assert done.status == 0, done.err
@@ -175,10 +180,13 @@ def test_reloads_upgrades_and_scaling_lose_no_request_and_move_no_flow(
         load.progress(5)
         for begin in range(0, RELOADS * rounds, RELOADS):
             for turn in range(begin, begin + RELOADS):
+                noticed = renewals(site)
                 if turn % 3 == 0:
                     renew(site, pairs[turn // 3 % len(pairs)])
                 changed = reload(site, another(site, turn))
-                assert any("certificates" in key for key in changed) == (turn % 3 == 0), changed
+                # The daemon looks at the files by itself, too, and may have come first.
+                taken = any("certificates" in key for key in changed) or renewals(site) > noticed
+                assert taken == (turn % 3 == 0), changed
                 assert any(key.startswith("gateway.routes") for key in changed)
                 assert any(key.startswith("pools") for key in changed)
                 load.progress(2)
