@@ -312,7 +312,7 @@ class Fanout:
                 raise error
             self._ordered.discard(self._orders[0])
             self._orders[0] = EVERYBODY
-            self._fail(error)
+            self._fail(PeerError(error.sqlstate, error.message))
         elif kind == _READY and self._orders:
             channel = self._orders.popleft()
             if channel is not EVERYBODY and channel in self._ordered:

@@ -72,6 +72,8 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
                     raise PeerError(PROTOCOL_VIOLATION, "invalid message length")
                 if size >= GATHER:
                     break
+            if listening is not None and not rest:
+                rest = listening.take()
             if rest:  # who does not read its answers gets no others
                 rest = rest[send(rest) :]
                 if conn.writable:
@@ -80,8 +82,6 @@ async def serve(client: Client, pool: ServerPool, data: bytes) -> None:
             else:
                 more = receive() if conn.readable else None
             if more is None:
-                if listening is not None and not rest and (rest := listening.take()):
-                    continue
                 if pool.unusual and not data and not rest:
                     if pool.leaving:
                         raise shutting_down()

@@ -192,3 +192,17 @@ def test_a_server_that_is_taken_out_by_hand_is_left_at_once(stage: Make) -> None
     playing.lane.advance(3)
     assert listens(playing) == ["a"]
     assert client.kinds() == "N"
+
+
+def test_a_channel_that_the_server_refuses_is_an_error_with_its_words_and_others_go_on(stage: Make) -> None:
+    playing = stage()
+    one, other = playing.client(), playing.client()
+    ask(other, "LISTEN b")
+    playing.postgres.refuses['LISTEN "a"'] = "25006"
+    one.send(query("LISTEN a"))
+    playing.lane.advance(1)
+    error = one.error()
+    assert (error["C"], error["M"], error["S"]) == ("25006", "refused", "ERROR")
+    assert ask(one, "LISTEN b") == "CI"
+    playing.postgres.notify("b")
+    assert [heard(client) for client in (one, other)] == [["b"], ["b"]]

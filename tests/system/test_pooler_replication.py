@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -16,8 +17,9 @@ from supervisor.cli.demo.ports import free_tcp_port
 from supervisor.cli.demo.postgres import Cluster, Unavailable, find
 from tests.system.support.daemon import Daemon
 from tests.system.support.poll import until
-from tests.system.support.pooler import Pooler
+from tests.system.support.pooler import Connection, Pooler
 
+LONG = 60.0  # s: what these tools do takes a few hundred milliseconds on an idle machine
 DATABASES = """pool_size = 2
 [pooler.databases.replication]
 primary = "pg"
@@ -98,18 +100,20 @@ def test_a_base_backup_with_its_wal(running: Pooler, tmp_path: Path) -> None:
 def test_wal_streams_while_ordinary_clients_work(running: Pooler, tmp_path: Path) -> None:
     command = tool(running, "pg_receivewal", "-D", tmp_path, "--no-loop")
     with working(command) as receiving:
-        assert until(lambda: walsenders(running) == ["streaming"], "streaming")
+        assert until(lambda: walsenders(running) == ["streaming"], "streaming", LONG)
         client = running.connect()
         assert client.execute("SELECT 1").fetchone() == (1,)
         running.cluster.execute("SELECT pg_create_restore_point('here')")
         running.cluster.execute("SELECT pg_switch_wal()")
-        assert until(lambda: [one for one in tmp_path.iterdir() if not one.name.endswith(".partial")], "a segment")
+        assert until(
+            lambda: [one for one in tmp_path.iterdir() if not one.name.endswith(".partial")], "a segment", LONG
+        )
         console = running.connect("portway", prepare_threshold=None)
-        kinds = {(row[0], row[3]) for row in console.execute("SHOW SOCKETS").fetchall()}
-        assert kinds >= {("C", "physical"), ("S", "physical"), ("C", "none")}
-        assert ("repl", "replication") in [(row[1], row[-2]) for row in console.execute("SHOW HOLDERS").fetchall()]
+        wanted = {("C", "physical"), ("S", "physical"), ("C", "none")}
+        assert until(lambda: wanted <= {(row[0], row[3]) for row in shown(console, "SOCKETS")}, "both its ends")
+        assert until(lambda: "replication" in [row[-2] for row in shown(console, "HOLDERS")], "why it is held")
         receiving.send_signal(signal.SIGINT)
-        assert receiving.wait(30) == 0
+        assert receiving.wait(LONG) == 0
     assert until(lambda: not walsenders(running), "its end")
 
 
@@ -122,9 +126,9 @@ def test_logical_decoding(running: Pooler, tmp_path: Path) -> None:
     )
     with working(command) as receiving:
         running.connect().execute("CREATE TABLE decoded AS SELECT 42 AS answer")
-        assert until(lambda: output.exists() and "answer[integer]:42" in output.read_text(), "what was written")
+        assert until(lambda: output.exists() and "answer[integer]:42" in output.read_text(), "what was written", LONG)
         receiving.send_signal(signal.SIGINT)
-        assert receiving.wait(30) == 0
+        assert receiving.wait(LONG) == 0
     assert run(tool(running, "pg_recvlogical", "-d", "app", "--slot", "s", "--drop-slot")).returncode == 0
 
 
@@ -148,7 +152,13 @@ def test_it_counts_to_the_pool(running: Pooler) -> None:
         psycopg.connect(**logical(running))
     for one in taken:
         one.close()
+    name = "portway_leasepool_open"
+    assert until(lambda: not running.daemon.metric(name, database="app", user="repl"), "free places")
     psycopg.connect(**logical(running)).close()
+
+
+def shown(console: Connection, what: LiteralString) -> list[tuple[Any, ...]]:
+    return console.execute(f"SHOW {what}").fetchall()
 
 
 def walsenders(running: Pooler) -> list[str]:
