@@ -40,7 +40,7 @@ def body(sock: socket.socket) -> None:
 
 
 def reading(sock: socket.socket) -> None:
-    sock.sendall(b"GET /?size=10000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+    sock.sendall(b"GET /?size=2000000 HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
 def window(sock: socket.socket) -> None:
