@@ -32,6 +32,7 @@ from supervisor.plane.layout import Database, LeasePoolState
 
 if TYPE_CHECKING:
     from pooler.client import Client
+    from pooler.encryption import Encryption
     from pooler.pool import ServerPool
     from supervisor.ground.lane import Lane, Session
     from supervisor.ground.pools import Server
@@ -73,6 +74,7 @@ class Fanout:
     _orders: deque[bytes] = attrs.field(factory=deque)  # channels whose LISTEN is not answered; EVERYBODY: another
     _interrupted: bool = False  # since the clients were told
     _moved: bool = False
+    _leads_to: tuple[str, Encryption | None] = ("", None)  # the database on the server, and how
     _since: float = 0.0  # wall clock
 
     def __attrs_post_init__(self) -> None:
@@ -133,6 +135,11 @@ class Fanout:
         if connection is not None and pool is not None and self._misleads(connection, pool):
             self._move()
 
+    def end(self) -> None:
+        """Its database is no more."""
+        if self._session is not None:
+            self._session.cancel()
+
     def depart(self, server: Server) -> None:
         """That server was taken out by hand."""
         if self.connection is not None and self.connection.server is server:
@@ -155,6 +162,8 @@ class Fanout:
         if settings.role != roles.ANY and server in roles.Unfit(
             pool.cells, pool.group, settings.role, settings.max_lag
         ):
+            return True
+        if (settings.database, settings.encryption) != self._leads_to:
             return True
         stale = pool.cells[pool.state + LeasePoolState.STALE] > self._since * 1e9
         return stale or standing.paused(pool) or server not in pool.group.servers
@@ -206,7 +215,7 @@ class Fanout:
         if server is None:
             raise ServerError(f"no server of pool {pool.group.name} is up", CANNOT_CONNECT)
         server.started()
-        connection = None
+        began, connection = (pool.settings.database, pool.settings.encryption), None
         try:
             connection = await log_in(self.lane, server, 0, pool.settings)
             roles.check(pool, server, connection.reported)
@@ -215,6 +224,7 @@ class Fanout:
             recoded = connection.reported.get("server_encoding") != ANY
             await connection.command(NAMED + "; SET client_encoding = 'UTF8'" * recoded)
             self.connection, self._since, self._moved = connection, self.lane.wall, False
+            self._leads_to = began
             connection.since = self._since
             self._changed.update(self.audience)
             self._count()

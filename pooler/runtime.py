@@ -236,6 +236,8 @@ class PoolerRuntime:
             sweep(pool)
             if pool.over:  # its row may become another's
                 del self.pools[pool.name]
+                if pool.database in self.fanouts and all(one.database != pool.database for one in self.pools.values()):
+                    self.fanouts.pop(pool.database).end()
         self.orphans.sweep(died)
         for fanout in self.fanouts.values():
             fanout.look()

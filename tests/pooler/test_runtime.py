@@ -53,6 +53,16 @@ def test_another_database_behind_the_name_means_other_connections(stage: Make) -
     assert [len(backend.queries) for backend in playing.postgres.backends] == [2, 1, 1]
 
 
+def test_who_listens_follows_the_database_too(stage: Make) -> None:
+    playing = stage(database="pool_size = 2")
+    client = playing.client()
+    assert client.ask("LISTEN a") == "CI"
+    reload(playing, database='database = "other"\npool_size = 2')
+    playing.lane.advance(3)
+    assert [one.startup["database"] for one in playing.postgres.alive if one.channels] == ["other"]
+    assert client.kinds() == "N"
+
+
 def test_a_login_that_a_reload_overtakes_is_not_used(stage: Make) -> None:
     playing = stage(database="pool_size = 2")
     holder, waiter = playing.client(), playing.client()
@@ -71,6 +81,7 @@ def test_a_login_that_a_reload_overtakes_is_not_used(stage: Make) -> None:
 def test_a_user_that_is_gone_ends_between_transactions(stage: Make) -> None:
     playing = stage()
     idle, busy = playing.client(), playing.client()
+    idle.ask("LISTEN a")
     busy.ask("BEGIN")
     (playing.folder / "users.txt").write_text('"other" "secret"\n')
     config = playing.configure()
@@ -85,6 +96,9 @@ def test_a_user_that_is_gone_ends_between_transactions(stage: Make) -> None:
     assert playing.runtime.pools.keys() == {"app/app"}
     playing.runtime._sweep()
     assert playing.runtime.pools == {}, "with the last of its sessions the pool is gone"
+    assert playing.runtime.fanouts == {}
+    playing.lane.advance(0.2)
+    assert playing.postgres.listener is None
     reload(playing)
     assert playing.client().ask("SELECT 1") == "DCI"
 
