@@ -44,7 +44,7 @@ class Scene:
     events: list[str]
     program: Any = idle
 
-    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Turn the loop until the condition holds."""
 
         def look() -> None:
