@@ -17,7 +17,7 @@ SECONDS = 900 if os.environ.get("PORTWAY_LONG") else 30  # a test that takes lon
 Main = Callable[[Lane], Awaitable[None]]
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Poll until `condition` holds."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110  # what it looks at tells nobody

@@ -57,7 +57,7 @@ class Nest:
         self.pid = fork(lambda: worker.main(birth))
         self.plane.started(self.column, self.pid)
 
-    def hear(self, seconds: float = 10.0) -> object:
+    def hear(self, seconds: float = 30.0) -> object:
         """The next message to the supervisor."""
         assert select.select([self.mailbox], [], [], seconds)[0], "nothing came"
         letter = self.mailbox.receive()
