@@ -48,7 +48,8 @@ def usual(data: bytes) -> bool:
 
 
 def executed(data: bytes) -> bytes:
-    """The name of the prepared statement that this batch, whole, executes; b"" if it is no such batch."""
+    """The name of the prepared statement that this batch, whole, executes; b"" if it is no such batch. `data` has a
+    header at least."""
     kind, length = _unpack(data)
     if kind != _BIND or data[length + 1 :] not in _ENDS or data[HEAD_SIZE]:
         return b""
