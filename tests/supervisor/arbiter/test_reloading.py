@@ -233,7 +233,7 @@ def test_what_comes_to_nothing_leaves_nothing(scene: Scene, how: str) -> None:
     assert scene.orders("other 1/1")[-1] == Abort(2)
     assert scene.plane.generation == 1
     assert scene.reloading.config.pools.keys() == {"p"}
-    assert open_files() == before
+    assert open_files() <= before
     assert (scene.crew.paused, scene.crew.filled) == (False, 1)
     assert [answer["ok"] for answer in scene.answers] == [False]
     scene.rows.sweep(1e9)
@@ -258,7 +258,7 @@ def test_what_fails_before_anybody_is_asked_asks_nobody(scene: Scene, file: Any,
     scene.ask()
     assert scene.answers[0]["errors"][0].startswith(error)
     assert scene.crew.told == []
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_a_lost_answer_is_found_in_the_plane(scene: Scene) -> None:

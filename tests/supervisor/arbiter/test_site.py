@@ -51,7 +51,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path, text: str, error: typ
     before = open_files()
     with pytest.raises(error):
         open_site(config(text, tmp_path), ())
-    assert open_files() == before
+    assert open_files() <= before
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,7 +67,7 @@ def test_what_the_machine_lacks_is_told_before_anything_is_opened(tmp_path: Path
     lame: Any = Lame()
     with pytest.raises(OSError, match=r"x\.toml:2: log\.level: not on this machine"):
         open_site(config('[log]\nlevel = "info"\n', tmp_path), (lame,))
-    assert open_files() == before
+    assert open_files() <= before
     assert list(tmp_path.iterdir()) == []
 
 

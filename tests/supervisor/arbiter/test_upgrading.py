@@ -183,7 +183,7 @@ def test_a_rehearsal_that_ends(scene: Scene, what: str) -> None:
     assert reason in answer["errors"][0]
     assert scene.counted(layout.Tier.UPGRADES_REFUSED) == 1
     assert not scene.reloading.held
-    assert open_files() == before
+    assert open_files() <= before
     assert scene.upgrading.foreign() == []
 
 
@@ -196,7 +196,7 @@ def test_a_rehearsal_that_takes_too_long_is_killed_with_all_that_it_has_started(
     before = open_files()
     answer = scene.upgrade(f"import time; alive = open({str(tmp_path / 'alive')!r}, 'w'); os.fork(); time.sleep(60)")
     assert answer["errors"] == ["the rehearsal took longer than 0.5s"]
-    assert open_files() == before
+    assert open_files() <= before
     os.set_blocking(read, True)
     assert os.read(read, 1) == b"", "the end of the file comes when nobody of them is left"
     os.close(read)
@@ -237,7 +237,7 @@ say({{"done": True}})
     assert estate.admin_bind == "127.0.0.1:9"
     # An exec that fails leaves everything as it was.
     assert (answer["ok"], answer["errors"], answer["code"]) == (False, ["exec: Exec format error"], 1)
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_a_child_that_is_born_meanwhile_must_not_hold_the_rehearsal(scene: Scene) -> None:

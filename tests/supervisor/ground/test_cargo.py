@@ -36,4 +36,4 @@ def test_what_cannot_be_pickled_leaves_no_descriptor() -> None:
     before = open_files()
     with pytest.raises((AttributeError, TypeError)):
         cargo.pack(lambda: None, "test")
-    assert open_files() == before
+    assert open_files() <= before

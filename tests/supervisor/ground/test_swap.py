@@ -124,7 +124,7 @@ def test_whatever_goes_wrong_in_preparing_is_a_refusal(stage: Stage, error: Exce
     stage.plane.generation = 2
     stage.swap.catch_up()
     assert stage.runtime.events == []
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_cargo_that_is_none_is_a_refusal(stage: Stage) -> None:
@@ -170,7 +170,7 @@ def test_sockets_of_a_reload_that_came_to_nothing_are_closed(stage: Stage) -> No
     before = open_files()
     stage.swap.receive_sockets(Sockets(2, "new", 0), [socket.socket().detach()])
     stage.swap.abort(2)
-    assert open_files() == before
+    assert open_files() <= before
     stage.swap.receive_sockets(Sockets(3, "new", 0), [socket.socket().detach()])
     stage.prepare(4, "four")
-    assert open_files() == before
+    assert open_files() <= before

@@ -118,7 +118,7 @@ def test_a_message_for_an_earlier_incarnation_is_dropped_with_its_descriptors(
     assert letter is not None
     assert letter.message == Note("current")
     assert successor.stale == 1
-    assert open_files() == before
+    assert open_files() <= before
     os.close(write)
     assert os.read(read, 1) == b""
     os.close(read)

@@ -722,7 +722,7 @@ def test_what_no_session_owns_is_closed_with_the_lane(on_lane: Any) -> None:
 
     before = open_files()
     on_lane(main)
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def attack(server: socket.socket, dice: random.Random) -> socket.socket:
