@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,12 @@ from pooler.states import BOUND, IDLE, REMEMBERED, SYNC, Outstanding
 PARSE = message(b"P", b"\0SELECT $1\0\0\0")
 BIND = message(b"B", b"\0\0\0\0\0\x01\0\0\0\x02ab\0\0")
 END = message(b"D", b"P\0") + message(b"E", b"\0\0\0\0\0") + message(b"S", b"")
+
+
+@pytest.fixture(autouse=True)
+def nothing_known() -> None:
+    """Every session of the process remembers in one place."""
+    batches._known.clear()
 
 
 def test_only_the_whole_batch_without_names_is_known() -> None:
