@@ -65,15 +65,20 @@ def test_who_ends_its_side_gets_its_answers(running: Pooler) -> None:
     client.close()
 
 
+def broken_pipeline(client: Any) -> None:
+    """psycopg raises the error where it happens to read it: at the sync, or at the statement before."""
+    with client.pipeline() as pipeline:
+        client.execute("SELECT %s::int", [1])
+        client.execute("SELECT 1 / %s::int", [0])
+        client.execute("SELECT %s::text", ["skipped"])
+        pipeline.sync()
+
+
 def test_statements_in_pipelines_with_errors(running: Pooler) -> None:
     client = running.connect(prepare_threshold=0, autocommit=False)
     for _ in range(3):
-        # psycopg raises the error where it happens to read it: at the sync, or at the statement before.
-        with pytest.raises(psycopg.errors.DivisionByZero), client.pipeline() as pipeline:
-            client.execute("SELECT %s::int", [1])
-            client.execute("SELECT 1 / %s::int", [0])
-            client.execute("SELECT %s::text", ["skipped"])
-            pipeline.sync()
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            broken_pipeline(client)
         client.rollback()
         assert value(client, "SELECT %s::text", "usable") == "usable"
         client.commit()
