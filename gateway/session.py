@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.admission import Admission
+from gateway.admission import UNREAD, Admission
 from gateway.connection import Connection
 from gateway.decisions import Decision
 from gateway.errors import PeerError
@@ -48,7 +48,9 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
     stream, client, listener = connection.stream, connection.client, connection.listener
     recv, send = stream.recv_nowait, stream.send_nowait
     admission = Admission()
-    begin, admit = admission.begin, admission.admit
+    admit, identities = admission.admit, shared.identities
+    peer, shown = client.ip, client.json
+    nothing: tuple[Route | None, Decision[Route] | None] = None, None  # of these types: `admit` changes what they are
     idle, account = shared.upstreams.idle, shared.account
     counters = listener.counters
     server: Server | None = None
@@ -81,7 +83,11 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
             connection.seen = lane.now
             began = lane.now_ns
             plan, here = listener.plan, listener.here
-            begin(shared, client)
+            # The same as `begin`, inlined.
+            admission.route, admission.decision = nothing
+            admission.asked, admission.user = UNREAD, "null"
+            admission.ip, admission.shown = peer, shown
+            admission.request_id, admission.span = (identities.ready or identities.more()).pop()
             flags, length, total = 0, -1, -1
             exchange = None
             try:
