@@ -15,7 +15,7 @@ from gateway.decisions import Decision
 from gateway.errors import PeerError
 from gateway.fields import CHUNKED, CLOSE, CONTINUE, OLD, WANTS_UPGRADE, WEBSOCKET
 from gateway.framing import Body, ChunkedRequest, LengthBody
-from gateway.guard import Judged, find_end
+from gateway.guard import MAX_HEAD, Judged, find_end
 from gateway.http1 import Http1Exchange
 from gateway.patience import CLIENT_SECONDS
 from gateway.plan import ID_NAME, ListenerPlan, Plan, Route
@@ -97,7 +97,11 @@ async def serve(shared: Shared, connection: Connection, data: bytes) -> None:
                     if end < 0:
                         return
                 # Decide: where to, who is it, may it.
-                judged = plan.guard.judge(data, end)
+                guard = plan.guard
+                if end <= MAX_HEAD:  # the same as `judge`, inlined
+                    judged = guard.judge_lines(data[:end].split(_LINE_END))
+                else:
+                    judged = guard.judge(data, end)
                 flags, length = judged[2], judged[3]
                 total = end + 4 + length if length > 0 else end + 4
                 out = admit(shared, connection, here, judged)
