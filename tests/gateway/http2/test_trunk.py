@@ -295,7 +295,7 @@ def test_an_answer_against_the_rules_is_refused(house: House, fields: list[tuple
     far.h2.config.normalize_outbound_headers = False
     far.answer(1, body, fields=fields)
     data = client.take()
-    if b"502" in data:
+    if data.startswith(b"HTTP/1.1 502"):
         assert answer(data).code == "bad_answer"
     else:  # the head was in order
         assert not answer(data, whole=False).whole
