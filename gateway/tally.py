@@ -1,7 +1,7 @@
 """What requests of one route did in one round of the lane: kept here, and added to the plane at the round's end.
 
-A cell of the plane costs five times what an attribute does, and a busy round has many requests of a route. Nobody else
-sees less for it: a round is over before another process can have asked.
+A cell of the plane costs five times what an attribute does, and a busy round has many requests of a route. Others see a
+request counted milliseconds after its answer, as ever; a worker that is killed takes its last round's counts along.
 """
 
 from __future__ import annotations

@@ -284,7 +284,7 @@ class Lane(Scheduler):
                 # The same as `call`, inlined: answers over HTTP/2 come in here.
                 on_idle = conn.on_idle
                 if on_idle is not None:
-                    self.current = None  # type: ignore[assignment]
+                    self.current = None  # type: ignore[assignment]  # outside of any session, as there
                     try:
                         on_idle(conn)
                     except Exception as error:
